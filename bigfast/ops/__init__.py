@@ -1,6 +1,7 @@
 """The ops: public functions, each with its reference, autograd and fakes in a file of its own."""
 
 from . import registry
+from .attention import attention, attention_ref
 from .dropout import dropout_seed
 from .layer_norm import layer_norm, layer_norm_ref
 from .registry import backend
@@ -9,6 +10,8 @@ from .rms_norm import rms_norm, rms_norm_ref
 registry.read_environment()
 
 __all__ = [
+    "attention",
+    "attention_ref",
     "backend",
     "dropout_seed",
     "layer_norm",

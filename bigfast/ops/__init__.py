@@ -2,6 +2,7 @@
 
 from . import registry
 from .adamw import adamw, adamw_ref
+from .attention import attention, attention_ref
 from .bias_gelu import bias_gelu, bias_gelu_ref
 from .cross_entropy import cross_entropy, cross_entropy_ref
 from .dropout import dropout_seed
@@ -21,6 +22,8 @@ __all__ = [
     "Packing",
     "adamw",
     "adamw_ref",
+    "attention",
+    "attention_ref",
     "backend",
     "bias_gelu",
     "bias_gelu_ref",

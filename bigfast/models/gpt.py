@@ -7,7 +7,7 @@ the decoder that followed it: RMS norm, rotary positions, SwiGLU and grouped-que
 
 The sums are taken by the norms that follow them: a sublayer hands on its output x and the residual
 that it is yet to be added to, so that dropout, sum and norm are one pass. Names of modules and
-parameters are those of transformers' GPT-2. The stream is packed; attention stays within a sequence.
+parameters are those of transformers' GPT-2. The stream is packed; attention stays in a sequence.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
 from .. import ops
-from ..nn import IGNORED, Layout, LayerNorm, LinearGELU, LinearSwiGLU, RMSNorm, Rotary
+from ..nn import IGNORED, LayerNorm, Layout, LinearGELU, LinearSwiGLU, RMSNorm, Rotary
 from .cache import KVCache
 from .config import ModelConfig
 from .generate import generate
@@ -58,10 +58,10 @@ class GPTConfig(ModelConfig):
     eos_token_id: int | None = None
 
     model_type: ClassVar[str] = "gpt2"
-    inert: ClassVar[frozenset[str]] = frozenset(
-        """n_ctx pad_token_id reorder_and_upcast_attn summary_activation summary_first_dropout
-        summary_proj_to_labels summary_type summary_use_proj""".split()
-    )
+    inert: ClassVar[frozenset[str]] = frozenset({
+    "n_ctx", "pad_token_id", "reorder_and_upcast_attn", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+})  # fmt: skip
     fixed: ClassVar[dict[str, tuple]] = {
         "scale_attn_by_inverse_layer_idx": (False,),
         "scale_attn_weights": (True,),

@@ -230,8 +230,8 @@ def _read(directory: Path) -> dict[str, Tensor]:
         return state
     if (directory / PICKLE).exists():
         raise ValueError(
-            f"directory: {directory} has its weights in {PICKLE} alone, a pickle, which can run any "
-            "code and is never loaded; where you trust it, let transformers rewrite it: "
+            f"directory: {directory} has its weights in {PICKLE} alone, a pickle, which can run "
+            "any code and is never loaded; where you trust it, let transformers rewrite it: "
             f"AutoModel.from_pretrained({str(directory)!r}).save_pretrained(...)"
         )
     raise FileNotFoundError(f"directory: {directory} has neither {WEIGHTS} nor {INDEX}")

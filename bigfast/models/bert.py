@@ -44,7 +44,7 @@ class BertConfig(ModelConfig):
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
     num_labels: int = 2
 
-    model_type: ClassVar[str] = "bert"
+    model_types: ClassVar[tuple[str, ...]] = ("bert",)
     inert: ClassVar[frozenset[str]] = frozenset({
     "chunk_size_feed_forward", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
     "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",

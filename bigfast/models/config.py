@@ -30,7 +30,7 @@ class ModelConfig:
 
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
 
-    model_type: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]  # that are read; the first is transformers'
     inert: ClassVar[frozenset[str]] = frozenset()
     fixed: ClassVar[dict[str, tuple]] = {}
 
@@ -67,4 +67,4 @@ class ModelConfig:
             if len(extra.get("id2label") or {}) != count:
                 extra["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
                 extra["label2id"] = {f"LABEL_{i}": i for i in range(count)}
-        return extra | values | {"model_type": self.model_type}
+        return extra | values | {"model_type": self.model_types[0]}

@@ -13,7 +13,7 @@ parameters are those of transformers' GPT-2. The stream is packed; attention sta
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
@@ -57,7 +57,7 @@ class GPTConfig(ModelConfig):
     tie_word_embeddings: bool = True
     eos_token_id: int | None = None
 
-    model_type: ClassVar[str] = "gpt2"
+    model_types: ClassVar[tuple[str, ...]] = ("gpt2", "bigfast_gpt")
     inert: ClassVar[frozenset[str]] = frozenset({
     "n_ctx", "pad_token_id", "reorder_and_upcast_attn", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
@@ -77,6 +77,15 @@ class GPTConfig(ModelConfig):
                 f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}, and that of "
                 f"n_kv_head {self.n_kv_head}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """GPT-2 itself has the keys of transformers' GPT-2; any other form names itself, so that
+        transformers does not take it for GPT-2."""
+        values = super().to_dict()
+        beyond = ("n_kv_head", "norm", "position", "mlp", "rope_theta")
+        if all(values[key] == getattr(type(self), key) for key in beyond):
+            return {key: value for key, value in values.items() if key not in beyond}
+        return values | {"model_type": self.model_types[1]}
 
     @property
     def kv_heads(self) -> int:

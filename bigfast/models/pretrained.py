@@ -119,10 +119,10 @@ class PretrainedModel(nn.Module):
         """
         directory = Path(directory)
         values = json.loads((directory / "config.json").read_text())
-        if values.get("model_type") != cls.config_class.model_type:
+        if values.get("model_type") not in cls.config_class.model_types:
             raise ValueError(
                 f"directory: {directory} holds a {values.get('model_type')!r} model, but "
-                f"{cls.__name__} reads {cls.config_class.model_type!r}"
+                f"{cls.__name__} reads {' and '.join(cls.config_class.model_types)}"
             )
         config = replace(cls.config_class.from_dict(values), **changes)
         with torch.device("meta"):

@@ -31,4 +31,9 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "rms_norm_bwd(Tensor dy, Tensor? dr, Tensor r, Tensor weight, Tensor rstd, Tensor? rows, "
       "Tensor? seed, int threshold, ScalarType x_dtype, bool has_residual) -> "
       "(Tensor dx, Tensor dresidual, Tensor dweight)");
+
+  // x (T, N); bias (N) -> y like x.
+  m.def("bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor");
+  // dy like x -> dx, dbias or (0).
+  m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
 }

@@ -59,4 +59,25 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "float beta1, float beta2, float eps, float weight_decay, bool maximize) -> ()");
   // The 2-norm over all elements of all tensors -> fp32 ().
   m.def("grad_norm(Tensor[] grads) -> Tensor");
+  // x (T, N); bias (N) -> y like x.
+  m.def("bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor");
+  // dy like x -> dx, dbias or (0).
+  m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
+
+  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0); word
+  // (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
+  // -> y (T, N) of out_dtype; mean, rstd (T) fp32, or (0) without norm.
+  m.def(
+      "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor? rows, Tensor? seed, int threshold, float eps, SymInt seqlen, "
+      "ScalarType out_dtype) -> (Tensor y, Tensor mean, Tensor rstd)");
+  // dy like y -> gradients, (0, N) or (0) for what is absent or not wanted. padding_idx -1: none.
+  m.def(
+      "embedding_bwd(Tensor dy, Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor mean, Tensor rstd, "
+      "Tensor? rows, Tensor? seed, int threshold, SymInt seqlen, int padding_idx, bool has_bias, "
+      "bool wants_word, bool wants_position, bool wants_token_type) -> "
+      "(Tensor dword, Tensor dposition, Tensor dtoken_type, Tensor dnorm_weight, "
+      "Tensor dnorm_bias)");
 }

@@ -1,9 +1,9 @@
 """The data helpers in NumPy: what `bigfast._data` (csrc/data) computes, bit for bit.
 
-Every function is pure: the rows of micro-batch `position` follow from the arguments alone, so a data
-position is one number. Samples form an endless stream: micro-batch `position` holds the samples
-`position * batch ... position * batch + batch - 1`, sample g belongs to epoch `g // count`, and each
-epoch is a permutation of all samples. A batch may straddle two epochs; none is dropped.
+Every function is pure: the rows of micro-batch `position` follow from the arguments alone, so the
+data position is one number. Samples form an endless stream: micro-batch `position` holds samples
+`position * batch` to `position * batch + batch - 1`, sample g belongs to epoch `g // count`, and
+each epoch is a permutation of all samples. A batch may straddle two epochs; none is dropped.
 
 Random numbers are SplitMix64 (Steele, Lea, Flood 2014) read at any index: `bits(key, i) =
 mix(key + (i + 1) * golden)`; a child stream is keyed by such a number.
@@ -46,7 +46,7 @@ def _epoch_key(seed: int, epoch: int) -> np.ndarray:
 
 
 def _permute(index: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
-    """A Feistel network over the smallest even number of bits that covers n, walked until below n."""
+    """A Feistel network on the smallest even number of bits covering n, walked until below n."""
     half = 1
     while half < 32 and 1 << (2 * half) < n:
         half += 1
@@ -100,7 +100,7 @@ def sample_order(count: int, batch: int, position: int, seed: int) -> np.ndarray
 
 
 def num_blocks(total: int, content: int) -> int:
-    """How many blocks of `content` tokens an epoch has; the cuts move by a random phase per epoch."""
+    """How many blocks of `content` tokens an epoch has; their cuts move from epoch to epoch."""
     return max(1, (total - content + 1) // content)
 
 
@@ -238,11 +238,11 @@ def sentence_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Segments A and B of next-sentence prediction, together `length` tokens at most.
 
-    Each sample is a chunk (see `chunk_documents`), split at a random sentence. For half of them B comes
-    from a random place of another document, as long as the true B would be. With probability
+    Each sample is a chunk (see `chunk_documents`), split at a random sentence. For half of them B
+    comes from a random place of another document, as long as the true B would be. With probability
     `short_probability` the limit is drawn from 2 to `length`. A keeps its end, B its beginning.
-    Returns spans int64 (batch, 4), the tokens [start, stop) of A and of B, and labels int64 (batch):
-    0 where B follows A, 1 where it does not. ValueError where all chunks are of one document.
+    Returns spans int64 (batch, 4), the tokens [start, stop) of A and of B, and labels int64
+    (batch): 0 where B follows A, else 1. ValueError where all chunks are of one document.
     """
     _check_array("chunks", chunks, ("int64",), 2)
     _check_array("sentences", sentences, ("int64",), 1)
@@ -292,10 +292,10 @@ def sentence_pairs(
 def span_rows(
     tokens: np.ndarray, spans: np.ndarray, seq: int, cls: int, sep: int, pad: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[CLS] A [SEP] for spans (batch, 2), [CLS] A [SEP] B [SEP] for spans (batch, 4), padded to `seq`.
+    """[CLS] A [SEP] for spans (batch, 2), [CLS] A [SEP] B [SEP] for (batch, 4), padded to `seq`.
 
-    What does not fit is cut from the end of the longer segment. Returns input_ids, attention_mask and
-    token_type_ids, each int64 (batch, seq).
+    What does not fit is cut from the end of the longer segment. Returns input_ids, attention_mask
+    and token_type_ids, each int64 (batch, seq).
     """
     _check_array("spans", spans, ("int64",), 2)
     batch, width = spans.shape

@@ -1,0 +1,10 @@
+"""The trainer: one loop for every task and model.
+
+>>> Trainer(model, task, TrainConfig(output_dir="runs/bert", max_steps=1000)).train()
+"""
+
+from bigfast.train.config import TrainConfig
+from bigfast.train.task import Task
+from bigfast.train.trainer import Trainer, TrainResult
+
+__all__ = ["Task", "TrainConfig", "TrainResult", "Trainer"]

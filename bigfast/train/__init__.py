@@ -4,7 +4,8 @@
 """
 
 from bigfast.train.config import TrainConfig
+from bigfast.train.state import TrainResult
 from bigfast.train.task import Task
-from bigfast.train.trainer import Trainer, TrainResult
+from bigfast.train.trainer import Trainer
 
 __all__ = ["Task", "TrainConfig", "TrainResult", "Trainer"]

@@ -145,10 +145,11 @@ def _distinct(tensors: dict[str, Any]) -> dict[str, Tensor]:
 def _save_model(model: nn.Module, folder: Path) -> None:
     tensors = {name: t.contiguous() for name, t in _distinct(model.state_dict()).items()}
     file = folder / "model.safetensors"
-    if not hasattr(model, "save_pretrained"):
+    save_pretrained = getattr(model, "save_pretrained", None)
+    if save_pretrained is None:
         save_file(tensors, file, metadata={"format": "pt"})
         return
-    model.save_pretrained(folder)
+    save_pretrained(folder)
     if file.exists():
         with safe_open(file, "pt") as saved:
             held = set(saved.keys())
@@ -197,7 +198,11 @@ def _save_optimizer(
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{name}/{key}"] = value.detach().contiguous()
             devices[key] = "cpu" if value.device.type == "cpu" else "parameter"
-    save_file(tensors, folder / "optimizer.safetensors", metadata=devices)
+    save_file(
+        tensors,
+        folder / "optimizer.safetensors",
+        metadata={"devices": json.dumps(devices, sort_keys=True)},
+    )
 
 
 def _load_optimizer(
@@ -205,7 +210,7 @@ def _load_optimizer(
 ) -> None:
     # Not through load_state_dict: torch's casts the fp32 moments of bf16 parameters to bf16.
     with safe_open(folder / "optimizer.safetensors", "pt") as saved:
-        devices = saved.metadata() or {}
+        devices = json.loads(saved.metadata()["devices"])
         for full_name in saved.keys():  # noqa: SIM118 (a safetensors file is no dict)
             name, key = full_name.rsplit("/", 1)
             if name not in parameters:
@@ -219,7 +224,7 @@ def _load_optimizer(
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Python's, NumPy's and torch's generators (the CPU's, and `device`'s if it is CUDA), as JSON."""
+    """Python's, NumPy's and torch's generators (the CPU's and a CUDA `device`'s), as JSON."""
     kind, words, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)
     torch_states = {"cpu": torch.get_rng_state()}

@@ -100,7 +100,9 @@ class TrainConfig:
     @property
     def warmup(self) -> float:
         """Share of the run in which the learning rate rises."""
-        return self.warmup_steps / self.max_steps if self.warmup_steps else self.warmup_ratio
+        if self.max_steps is None or not self.warmup_steps:
+            return self.warmup_ratio
+        return self.warmup_steps / self.max_steps
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is done after `step` steps and `seconds` of training, in [0, 1]."""

@@ -74,18 +74,15 @@ def plot_losses(rows: list[Row], path: str | Path, title: str) -> None:
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)  # draws without a display, whatever pyplot is set to
     axes = figure.add_subplot()
-    curves = {
-        "loss": {"label": "training", "color": "#4878b0", "linewidth": 1.2},
-        "val_loss": {"label": "validation", "color": "#d1603d", "marker": "o", "markersize": 4},
+    curves: dict[str, tuple[str, dict[str, Any]]] = {
+        "loss": ("training", {"color": "#4878b0", "linewidth": 1.2}),
+        "val_loss": ("validation", {"color": "#d1603d", "marker": "o", "markersize": 4}),
     }
-    for key, style in curves.items():
+    for key, (name, style) in curves.items():
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
-            axes.plot(*zip(*points), **style)
-            value = f"{points[-1][1]:.3f}"
-            axes.annotate(value, points[-1], (4, 4), textcoords="offset points", fontsize=8)
+            axes.plot(*zip(*points), **style, label=f"{name}, {points[-1][1]:.3f} at the end")
     axes.set(title=title, xlabel="step", ylabel="loss")
-    axes.margins(x=0.06)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False)
@@ -102,7 +99,13 @@ class Tracker:
     """
 
     def __init__(
-        self, output_dir: str | Path, name: str, *, header: Row, resumed_step: int, tensorboard: bool
+        self,
+        output_dir: str | Path,
+        name: str,
+        *,
+        header: Row,
+        resumed_step: int,
+        tensorboard: bool,
     ) -> None:
         self._dir, self._name = Path(output_dir), name
         self._path = self._dir / "log.jsonl"

@@ -19,13 +19,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bigfast.ops import grad_norm
 from bigfast.train.checkpoint import (
@@ -47,48 +47,9 @@ from bigfast.train.precision import autocast, cast_parameters, fp32_gradients, p
 from bigfast.train.progress import peak_memory_gb
 from bigfast.train.schedule import lr_factor
 from bigfast.train.signals import EXIT_CODE, StopRequest
+from bigfast.train.state import MicroBatch, TrainResult, TrainState
 from bigfast.train.task import Task
 from bigfast.train.tracking import Tracker, environment
-
-
-class MicroBatch(NamedTuple):
-    """What the loading thread hands over: a batch, and the task's numbers about it."""
-
-    position: int
-    tensors: dict[str, Tensor]
-    counts: dict[str, int]
-    tokens: int
-    flops: float
-
-
-@dataclass
-class TrainState:
-    """Where a run is; everything that a checkpoint holds beside tensors and random generators."""
-
-    step: int = 0
-    position: int = 0  # the next micro-batch
-    seconds: float = 0.0
-    tokens: int = 0
-    loss: float = math.nan  # of the last step
-    window_loss: float = 0.0  # sum over the steps since the last row of the log
-    window_steps: int = 0
-    val: dict[str, float] = field(default_factory=dict)  # the last evaluation
-    best_val: dict[str, float] = field(default_factory=dict)  # the one of least val_loss
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run leaves. `val` and `best_val` hold the metrics and their `step`."""
-
-    steps: int
-    loss: float
-    val: dict[str, float]
-    best_val: dict[str, float]
-    seconds: float
-    tokens_per_s: float
-    mfu: float
-    output_dir: Path
-    checkpoint: Path
 
 
 class Trainer:
@@ -333,6 +294,7 @@ class Trainer:
                 f"output_dir {config.output_dir!r} holds a run: set resume to continue it, or "
                 "choose another folder"
             )
+        source = here[-1] if here else None
         if isinstance(config.resume, str):
             source = Path(config.resume)
             if here and source.resolve() != here[-1].resolve():
@@ -340,8 +302,6 @@ class Trainer:
                     f"resume={config.resume!r} is not the last checkpoint of output_dir "
                     f"({str(here[-1])!r}): what follows it would be lost; choose another output_dir"
                 )
-        else:
-            source = here[-1] if here else None
         if source is None:
             random.seed(config.seed)
             np.random.seed(config.seed)
@@ -356,9 +316,7 @@ class Trainer:
                 f"precision={self.config.precision!r} cannot continue {str(source)!r}, which was "
                 f"trained with {saved['config']['precision']!r}"
             )
-        load_tensors(
-            source, model=self.model, parameters=self.parameters, optimizer=self.optimizer
-        )
+        load_tensors(source, model=self.model, parameters=self.parameters, optimizer=self.optimizer)
         for name in asdict(self.state):
             setattr(self.state, name, saved[name])
         set_random_state(saved["random"])

@@ -169,7 +169,7 @@ def test_bad_arguments(shard, documents, tokenizer, tmp_path):
             make(shard, 16, 0)
         with pytest.raises(ValueError, match="seed: expected"):
             make(shard, 16, 4, -1)
-        with pytest.raises(ValueError, match="seq: expected .* got 1"):
+        with pytest.raises(ValueError, match=r"seq: expected .* got 1"):
             make(shard, 1, 4)
         with pytest.raises(ValueError, match="position"):
             make(shard, 16, 4).batch(-1)

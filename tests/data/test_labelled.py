@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from bigfast.data import Example, python_stdlib, read_labelled, stdlib_pairs
+from bigfast.data import Document, Example, python_stdlib, read_labelled, stdlib_pairs
 from bigfast.data.stdlib_pairs import NEUTRAL_NAME, _examples, find_functions
 
 
@@ -145,18 +145,19 @@ def test_sources_hold_no_docstring(pairs):
     for example in pairs[0]:
         if example.label:
             assert example.text not in example.pair
-            assert example.pair.startswith((f"def {NEUTRAL_NAME}", f"async def {NEUTRAL_NAME}"))
+            assert re.match(rf"(async )?def +{NEUTRAL_NAME}\b", example.pair)
 
 
-def test_pairs_are_deterministic_and_seeded(documents):
-    from bigfast.data import Document
-
+def test_pairs_are_deterministic_and_seeded():
     text = "\n".join(
         f'def f{i}(argument):\n    """Docstring number {i} of the file."""\n'
         f"    return argument + {i} * argument - argument ** {i}\n"
         for i in range(8)
     )
-    files = [Document("a.py", text), Document("b.py", text.replace("number", "no"))]
+    files = [
+        Document("a.py", text),
+        Document("b.py", text.replace("number", "no").replace("+", "-")),
+    ]
     make = lambda seed, same: _examples(files, set(), same, seed)
     assert make(0, True) == make(0, True) != make(1, True)
     texts = lambda examples, label: [e.text for e in examples if e.label == label]

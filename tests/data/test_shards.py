@@ -78,9 +78,9 @@ def test_the_vocabulary_decides_the_width(tmp_path, size, dtype):
 
 @pytest.mark.parametrize("starts", [[], [1], [0, 3], [0, 2, 2], [0, 2, 1]])
 def test_bad_sentence_starts(tmp_path, tokenizer, starts):
-    with pytest.raises(ValueError, match="sentence_starts"):
-        with ShardWriter(tmp_path / "s", tokenizer, with_sentences=True) as writer:
-            writer.add([5, 6, 7], starts)
+    writer = ShardWriter(tmp_path / "s", tokenizer, with_sentences=True)
+    with pytest.raises(ValueError, match="sentence_starts"), writer:
+        writer.add([5, 6, 7], starts)
     assert not list(tmp_path.iterdir())
 
 

@@ -162,7 +162,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
 def test_importing_the_package_imports_no_extra():
     code = (
         "import sys, bigfast.data\n"
-        "print([m for m in ('tokenizers', 'transformers', 'tqdm') if m in sys.modules])"
+        "print([m for m in ('tokenizers', 'transformers', 'rich') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

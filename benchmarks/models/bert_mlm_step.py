@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from bigfast.models.bert import BertConfig, BertForMaskedLM
+from bigfast.optim import AdamW
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -23,9 +25,7 @@ from transformers import BertConfig as StockConfig
 from transformers import BertForMaskedLM as StockBert
 
 import bigfast
-from bigfast.models.bert import BertConfig, BertForMaskedLM
 from bigfast.ops import grad_norm
-from bigfast.optim import AdamW
 
 from .. import machine
 from ..timing import interleave, ratio
@@ -162,7 +162,9 @@ def main() -> None:
     work = flops(args.batch, args.length, args.layers, labelled)
     described = machine.describe()
     peak = described["bf16_product_GFLOP_s"] * 1e9
-    table = Table("step", "ms", "tokens/s", "MFU of measured peak", "loss", "ours: autocast / master")
+    table = Table(
+        "step", "ms", "tokens/s", "MFU of measured peak", "loss", "ours: autocast / master"
+    )
     rows = []
     for name, t in times.items():
         faster = [ratio(t, times[f"bigfast {ours}"]) for ours in ("bf16-autocast", "bf16-master")]

@@ -3,8 +3,8 @@
 12 layers, 8 x 128 full rows, 15 % labelled, dropout 0.1; a step is forward, backward, clipping to
 norm 1 and AdamW. The rivals are transformers' BERT in its best settings that need no code of ours:
 bf16 autocast, autocast with the labelled rows gathered before the head, and pure bf16 with gathered
-rows, all with torch's fused AdamW. They and BigFast take turns in one process. Before timing, losses with dropout off
-must agree.
+rows, all with torch's fused AdamW. They and BigFast take turns in one process. Before timing,
+losses with dropout off must agree.
 
 FLOPs (model, real tokens): 6 T P + 12 L S T N for the encoder (P: parameters of its products), and
 6 R (N N + N V) for the head on its R labelled rows.

@@ -1,7 +1,7 @@
 """adamw over bert-base's 110 M parameters in their 199 tensors, against torch's AdamW.
 
 Bytes a parameter: fp32 28 (p, g, m, v read; p, m, v written); bf16 with an fp32 master also 28 (g,
-master, m, v read; p, master, m, v written). torch has no fp32 master: its bf16 rows keep every state
+master, m, v read; p, master, m, v written). torch has no fp32 master: its bf16 rows keep all state
 in bf16 (14 bytes), which loses small updates; their GB/s are of our bytes.
 """
 

@@ -74,6 +74,12 @@ inline void check_contiguous(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), name, " must be contiguous and on the CPU");
 }
 
+// Rows may lie apart: (rows, N) with unit last stride.
+inline void check_rows(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu() && t.dim() == 2 && (t.stride(1) == 1 || t.numel() == 0), name,
+                  " must be (rows, N) with unit last stride, on the CPU");
+}
+
 inline void check_int32(const Tensor& t, const char* name) {
   check_contiguous(t, name);
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Int, name, " must be int32");

@@ -5,6 +5,10 @@
 // Common letters: T tokens, N features, B sequences, S tokens of each, H heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each
 // token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
 // in 0..65536, an element is kept where its 16-bit random number is >= it.
+// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T),
+// the logical row of each token for dropout (default 0..T-1); `seed` int64 (1), absent where
+// nothing is dropped; `threshold` in 0..65536, an element is kept where its 16-bit random number is
+// >= it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(bigfast, m) {

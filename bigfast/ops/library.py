@@ -1,0 +1,54 @@
+"""The native library: loaded here and nowhere else, with the reason where it is missing."""
+
+import os
+from pathlib import Path
+
+import torch
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def _load() -> str | None:
+    """Load the CPU library; None, or why it is not there and what to do about it."""
+    path = _PACKAGE / "_cpu.so"
+    if not path.exists():
+        failure = _PACKAGE / "_build_failure.txt"
+        reason = failure.read_text() if failure.exists() else f"{path.name} has not been built"
+        return f"{reason}; install a C++20 compiler, then: pip install --no-build-isolation bigfast"
+    torch.ops.load_library(path)
+    wanted = os.environ.get("BIGFAST_CPU_ISA")
+    if wanted is not None:
+        set_cpu_isa(wanted)
+    return None
+
+
+def cpu_isas() -> list[str]:
+    """Instruction sets that this machine and this build have, best last."""
+    return torch.ops.bigfast.cpu_isas().split()
+
+
+def cpu_isa() -> str:
+    """The instruction set in use."""
+    return torch.ops.bigfast.cpu_isa()
+
+
+def set_cpu_isa(name: str) -> None:
+    """Choose the instruction set of all CPU kernels, for the whole process.
+
+    Raises ValueError for a name that this machine or build does not have.
+    """
+    if name not in cpu_isas():
+        raise ValueError(
+            f"BIGFAST_CPU_ISA: {name!r} is not available here, only {', '.join(cpu_isas())}"
+        )
+    torch.ops.bigfast.set_cpu_isa(name)
+
+
+NATIVE_MISSING = _load()  # None: the native ops exist
+
+
+def register_fake(name: str):
+    """Decorator: the fake (shape-only) kernel of native op `name`, where the library is loaded."""
+    if NATIVE_MISSING is None:
+        return torch.library.register_fake(f"bigfast::{name}")
+    return lambda fake: fake

@@ -1,4 +1,4 @@
-"""python -m bigfast.benchmarks [OP ...] [--json FILE]: time the ops against torch, print a table."""
+"""python -m bigfast.benchmarks [OP ...] [--json FILE]: time the ops against torch."""
 
 import argparse
 import importlib
@@ -46,14 +46,13 @@ def table(result: dict) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bigfast.benchmarks", description=__doc__)
-    parser.add_argument(
-        "ops", nargs="*", metavar="OP", help=f"default: all of {', '.join(names())}"
-    )
+    every = ", ".join(names())
+    parser.add_argument("ops", nargs="*", metavar="OP", help=f"default: all of {every}")
     parser.add_argument("--json", type=Path, help="write every row into this file")
     args = parser.parse_args()
     unknown = set(args.ops) - set(names())
     if unknown:
-        parser.error(f"no such op: {', '.join(sorted(unknown))}; there are {', '.join(names())}")
+        parser.error(f"no such op: {', '.join(sorted(unknown))}; there are {every}")
     result = measure(args.ops or names())
     Console(width=None).print(table(result))
     if args.json is not None:

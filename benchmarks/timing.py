@@ -1,4 +1,4 @@
-"""The timing core: rivals take turns (ABAB...) in one process, so that a slow minute hits them all."""
+"""The timing core: rivals take turns (ABAB...) in one process, so a slow minute hits all."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Times(NamedTuple):
 def interleave(
     calls: dict[str, Callable[[], object]], seconds: float = 1.0, least: int = 7
 ) -> dict[str, Times]:
-    """Time each call in turn for about `seconds` in all, at least `least` rounds, after a warm-up."""
+    """Time each call in turn for about `seconds`, at least `least` rounds, after a warm-up."""
     for call in calls.values():
         call()
         call()

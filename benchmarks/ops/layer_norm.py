@@ -31,9 +31,9 @@ def cases() -> Iterator[Case]:
                 op="layer_norm",
                 shape=f"{tokens} x {features}, residual, dropout {dropout_p}",
                 dtype=dtype,
-                inputs=(leaf(tokens, features), leaf(tokens, features), leaf(features), leaf(features)),
+                inputs=tuple(leaf(*s) for s in 2 * [(tokens, features)] + 2 * [(features,)]),
                 ours=ours,
                 rivals={"torch": eager},
                 work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
                 dropout_p=dropout_p,
-            )  # fmt: skip
+            )

@@ -7,6 +7,7 @@ A corpus can be read any number of times and knows its own held-out part:
 from __future__ import annotations
 
 import json
+import os
 import re
 import sysconfig
 import tokenize
@@ -200,11 +201,11 @@ def python_stdlib(held_out_fraction: float = 0.1) -> Corpus:
     modules are held out: by the hash of the top-level name, and a module's tests go with it.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(
-        file
-        for file in root.rglob("*.py")
-        if not {"site-packages", "dist-packages", "__pycache__"} & {*file.relative_to(root).parts}
-    )
+    files = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [s for s in subfolders if s not in ("site-packages", "dist-packages")]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    files.sort()
     if not files:
         raise ValueError(f"{root}: the sources of the standard library are not installed")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -101,7 +100,8 @@ def find_functions(text: str) -> Iterator[_Function]:
     while stack:
         node = stack.pop()
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            stack += reversed(list(ast.iter_child_nodes(node)))
+            children = (c for c in ast.iter_child_nodes(node) if not isinstance(c, ast.expr))
+            stack += reversed(list(children))
             continue
         docstring = ast.get_docstring(node)
         if docstring is None or len(docstring) < MIN_DOCSTRING or len(node.body) < 2:
@@ -112,7 +112,8 @@ def find_functions(text: str) -> Iterator[_Function]:
             continue  # shares its line with code
         code = lines[node.lineno - 1 : statement.lineno - 1]
         code += lines[statement.end_lineno : node.end_lineno]
-        source = textwrap.dedent("\n".join(code)).strip("\n")
+        indent = " " * node.col_offset  # strings and comments may stick out to the left of it
+        source = "\n".join(line.removeprefix(indent) for line in code).strip("\n")
         if len(source) >= MIN_SOURCE:
             own_name = re.compile(rf"\b{re.escape(node.name)}\b", re.IGNORECASE)
             yield _Function(

@@ -41,5 +41,8 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Held-out metrics, `val_loss` among them. Called in eval mode, without gradients."""
+        """Held-out metrics, `val_loss` among them. Called in eval mode, without gradients.
+
+        The task moves these batches to the model's device itself.
+        """
         ...

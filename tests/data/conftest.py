@@ -9,10 +9,6 @@ from bigfast.data import Document, train_tokenizer
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")
 
 
-    "the cat sat on a mat and saw how two old dogs ran over green hills to find some water".split()
-)
-
-
 @pytest.fixture(scope="session")
 def documents() -> list[Document]:
     """Forty documents of three to twelve lines; document d begins with its own number."""

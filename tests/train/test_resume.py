@@ -1,11 +1,11 @@
 """Checkpoints: resume bit for bit, kills at any point, signals, pruning, no pickle."""
 
+import multiprocessing
 import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
-import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,10 @@ import pytest
 import torch
 from toy import ToyTask, make_model
 
-from bigfast.train import TrainConfig, Trainer
+from bigfast.train import TrainConfig, Trainer, checkpoint, trainer
 from bigfast.train.checkpoint import checkpoints, random_state, set_random_state
 from bigfast.train.tracking import read_log
 
-HERE = Path(__file__).parent
 TIMES = {"tokens_per_s", "mfu", "seconds", "memory_gb"}
 
 
@@ -153,93 +152,107 @@ def test_nothing_is_pickled(run):
 
 # -- in processes of their own ---------------------------------------------------------------------
 
-
-def start(folder, before="", task="ToyTask()", **settings):
-    """A process that trains the toy into `folder`, after running the code `before`."""
-    settings = {"max_steps": 8, "logging_steps": 1, "tensorboard": False, **settings}
-    code = f"""
-        import os, signal, sys, time
-        sys.path[:0] = [{str(HERE)!r}, {str(HERE.parents[1])!r}]
-        from toy import ToyTask, make_model
-        from bigfast.train import TrainConfig, Trainer, checkpoint, trainer
-        trainer.measured_peak_flops = lambda device, dtype: 1e9
-
-        class SlowTask(ToyTask):
-            def loss(self, *args):
-                time.sleep(0.05)
-                return super().loss(*args)
-    """
-    code = textwrap.dedent(code) + textwrap.dedent(before)
-    code += f"Trainer(make_model(), {task}, TrainConfig({str(folder)!r}, **{settings!r})).train()\n"
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
-
-
-# Where the second save dies: between its files, after the last of them, and after the rename.
+# Where the second save dies: between its files, when they are written, at the rename, after it.
 KILLS = {
-    "model": "checkpoint.save_file = after_calls(2, checkpoint.save_file)",
-    "flush": "checkpoint._flush_tree = after_calls(1, checkpoint._flush_tree)",
-    "rename": "checkpoint.Path.rename = after_calls(1, checkpoint.Path.rename)",
-    "prune": "checkpoint.shutil.rmtree = after_calls(0, checkpoint.shutil.rmtree)",
+    "model": (checkpoint, "save_file", 2),
+    "flush": (checkpoint, "_flush_tree", 1),
+    "rename": (Path, "rename", 1),
+    "prune": (shutil, "rmtree", 0),
 }
 
 
+class SlowTask(ToyTask):
+    seconds = 0.05
+
+    def loss(self, *args):
+        time.sleep(self.seconds)
+        return super().loss(*args)
+
+
+class StuckTask(SlowTask):
+    seconds = 60
+
+    def loss(self, *args):
+        print("stuck", flush=True)
+        return super().loss(*args)
+
+
+def train_in_child(folder, task, settings, kill):
+    """Train the toy, output in `folder`.txt; `kill`: (owner, name, calls) of KILLS that end it."""
+    with open(f"{folder}.txt", "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    trainer.measured_peak_flops = lambda device, dtype: 1e9
+    if kill is not None:
+        owner, name, calls = KILLS[kill]
+        original, seen = getattr(owner, name), []
+
+        def call(*args, **kwargs):
+            seen.append(name)
+            if len(seen) > calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(owner, name, call)
+    settings = {"max_steps": 8, "logging_steps": 1, "tensorboard": False, **settings}
+    Trainer(make_model(), task, TrainConfig(str(folder), **settings)).train()
+
+
+def start(folder, task, kill=None, **settings):
+    """A process that trains the toy into `folder`; they fork from one in which torch is loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy", "bigfast.train", "torch._dynamo"])
+    process = context.Process(target=train_in_child, args=(folder, task, settings, kill))
+    process.start()
+    return process
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_kill_in_the_middle_of_a_save_loses_nothing(run, tmp_path):
-    before = """
-        def after_calls(calls, function):
-            def call(*args, **kwargs):
-                nonlocal calls
-                if calls == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                calls -= 1
-                return function(*args, **kwargs)
-            return call
-    """
     settings = {"learning_rate": 1e-2, "save_steps": 3, "save_total_limit": 1}
-    processes = {
-        where: start(tmp_path / where, textwrap.dedent(before) + patch + "\n", **settings)
-        for where, patch in KILLS.items()
-    }
+    processes = {k: start(tmp_path / k, ToyTask(), kill=k, **settings) for k in KILLS}
     run("whole", **settings)
-    for where, process in processes.items():
-        output = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, output
-        folder = tmp_path / where
-        last = "checkpoint-6" if where == "prune" else "checkpoint-3"
+    for kill, process in processes.items():
+        folder = tmp_path / kill
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, Path(f"{folder}.txt").read_text()
+        last = "checkpoint-6" if kill == "prune" else "checkpoint-3"
         assert [path.name for path in checkpoints(folder)] == [last]
         assert list(folder.glob(".tmp-checkpoint-*"))
-        run(where, resume=True, **settings)
+        run(kill, resume=True, **settings)
         assert numbers(folder) == numbers(tmp_path / "whole")
         assert not list(folder.glob(".tmp-*"))
 
 
-def test_signals_save_and_exit(tmp_path):
-    settings = {"max_steps": 1000}
-    cases = {signal.SIGTERM: 0, signal.SIGINT: 130}
-    processes = {n: start(tmp_path / n.name, task="SlowTask()", **settings) for n in cases}
-    for number, process in processes.items():
-        assert process.stdout.readline().startswith("step 1 ")
-        process.send_signal(number)
-    for number, process in processes.items():
-        output, errors = process.communicate(timeout=60)
-        assert process.returncode == cases[number], errors
-        (saved,) = checkpoints(tmp_path / number.name)
-        assert f"{number.name}: saved {saved}" in output and not errors
-        assert numbers(tmp_path / number.name)[-1]["step"] == int(saved.name.split("-")[1])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signals_save_and_exit(tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(folder, SlowTask(), max_steps=1000)
+    wait_for(lambda: (folder / "log.jsonl").exists() and numbers(folder))
+    os.kill(process.pid, number)
+    process.join(60)
+    output = Path(f"{folder}.txt").read_text()
+    assert process.exitcode == code, output
+    (saved,) = checkpoints(folder)
+    assert output.endswith(f"{number.name}: saved {saved}; resume continues from there\n")
+    assert numbers(folder)[-1]["step"] == int(saved.name.split("-")[1])
 
 
 def test_a_second_ctrl_c_exits_at_once(tmp_path):
-    before = "ToyTask.loss = lambda *args: print(1, flush=True) or time.sleep(60)\n"
-    process = start(tmp_path / "run", before)
-    process.stdout.readline()
-    for _ in range(20):
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=0.5)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    assert process.returncode == 130
+    process = start(tmp_path / "run", StuckTask())
+    output = tmp_path / "run.txt"
+    wait_for(lambda: output.exists() and "stuck" in output.read_text())
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    process.join(10)
+    assert process.exitcode == 130
     assert not checkpoints(tmp_path / "run")
 
 

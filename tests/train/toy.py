@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import types
@@ -50,13 +51,18 @@ class PlainAdamW(torch.optim.Optimizer):
             p.copy_(weight)
 
 
+def grad_norm(grads):
+    return torch.stack([grad.float().norm() for grad in grads]).norm()
+
+
 def provide_optimizer() -> None:
-    """Until bigfast.optim and bigfast.ops are there, stand-ins with their interface."""
-    if importlib.util.find_spec("bigfast.optim") is None:
-        optim, ops = types.ModuleType("bigfast.optim"), types.ModuleType("bigfast.ops")
-        optim.AdamW = PlainAdamW
-        ops.grad_norm = lambda grads: torch.stack([g.float().norm() for g in grads]).norm()
-        sys.modules.update({"bigfast.optim": optim, "bigfast.ops": ops})
+    """Stand-ins for bigfast.optim.AdamW and bigfast.ops.grad_norm until they are there."""
+    for package, part in (("bigfast.optim", PlainAdamW), ("bigfast.ops", grad_norm)):
+        if importlib.util.find_spec(package) is None:
+            sys.modules[package] = types.ModuleType(package)
+        module, name = importlib.import_module(package), part.__name__.removeprefix("Plain")
+        if not hasattr(module, name):
+            setattr(module, name, part)
 
 
 provide_optimizer()

@@ -181,9 +181,8 @@ class LabelledBatches(_Batches):
         super().__init__(len(examples), batch, seed)
         self.seq = seq
         self._special = [tokenizer.id(role) for role in ("cls", "sep", "pad")]
-        texts = [
-            text for text, pair, _ in examples for text in ((text, pair) if pairs else (text,))
-        ]
+        parts = [part for e in examples for part in (e.text, e.pair)]
+        texts = [part for part in parts if part is not None]
         rows = tokenizer.encode_batch(texts)
         ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         self._tokens = np.array([id for row in rows for id in row], dtype=np.uint32)

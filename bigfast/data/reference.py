@@ -316,7 +316,8 @@ def span_rows(
                     f"which is not within the {tokens.size} tokens"
                 )
         second = span[3] - span[2] if width == 4 else 0
-        a, b = _truncate(*map(np.int64, (span[1] - span[0], second, seq - width // 2 - 1)))
+        lengths = (span[1] - span[0], second, seq - width // 2 - 1)
+        a, b = _truncate(*(np.asarray(n) for n in lengths))
         out = [cls, *tokens[span[0] : span[0] + a].tolist(), sep]
         types_from = len(out)
         if width == 4:

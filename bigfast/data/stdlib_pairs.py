@@ -48,7 +48,7 @@ def stdlib_pairs(
     seen: set[str] = set()
     split = []
     for part in (corpus.train(), corpus.held_out()):
-        documents = (document for document in part if not is_test(document.name))
+        documents: Iterable[Document] = (d for d in part if not is_test(d.name))
         if progress:
             documents = track(documents, "docstrings", unit="modules")
         split.append(_examples(documents, seen, same_module, seed))
@@ -107,6 +107,7 @@ def find_functions(text: str) -> Iterator[_Function]:
         if docstring is None or len(docstring) < MIN_DOCSTRING or len(node.body) < 2:
             continue
         statement = node.body[0]
+        assert statement.end_lineno is not None  # parsed from text
         before = lines[statement.lineno - 1].encode("utf-8")[: statement.col_offset]
         if before.strip() or node.body[1].lineno <= statement.end_lineno:
             continue  # shares its line with code

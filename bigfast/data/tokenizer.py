@@ -83,7 +83,9 @@ class Tokenizer:
         """The id of the special token of a role; ValueError where there is none."""
         if role not in self.special:
             raise ValueError(f"this tokenizer has no {role} token; it has {sorted(self.special)}")
-        return self.backend.token_to_id(self.special[role])
+        number = self.backend.token_to_id(self.special[role])
+        assert number is not None  # checked at construction
+        return number
 
     def encode(self, text: str) -> list[int]:
         return self.backend.encode(text, add_special_tokens=False).ids

@@ -157,4 +157,4 @@ def test_real_text(realdata):
     assert train.text + held_out.text == shakespeare.text and train.text.endswith("\n")
     assert abs(len(held_out.text) / len(shakespeare.text) - 0.1) < 1e-3
     bert = [d.text for d in read_corpus(realdata / "google-bert" / "sample_text.txt")]
-    assert "力加勝北区" in bert[0] and len(sentences(bert[0])) > 20
+    assert "\u529b\u52a0\u52dd" in bert[0] and len(sentences(bert[0])) > 20

@@ -1,7 +1,7 @@
 // Every native schema, and nothing else. csrc/torch/<op>.cpp serves them; the public functions,
 // their autograd and their fakes are in bigfast/ops/<op>.py.
 //
-// Common letters: T tokens, N features. Common arguments: `rows` int32 (T), the logical row of each
+// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each
 // token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
 // in 0..65536, an element is kept where its 16-bit random number is >= it.
 #include <torch/csrc/stable/library.h>
@@ -31,4 +31,32 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "rms_norm_bwd(Tensor dy, Tensor? dr, Tensor r, Tensor weight, Tensor rstd, Tensor? rows, "
       "Tensor? seed, int threshold, ScalarType x_dtype, bool has_residual) -> "
       "(Tensor dx, Tensor dresidual, Tensor dweight)");
+
+  // input (T, V), rows at any distance; target int64 (T) -> loss fp32 () or, for reduction "none",
+  // (T); stats fp32 (2, T), the maximum and the sum of exponentials of each labelled row; count
+  // fp32 (), of labelled rows.
+  m.def(
+      "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction) -> "
+      "(Tensor loss, Tensor stats, Tensor count)");
+  // dloss like loss -> dinput (T, V), contiguous.
+  m.def(
+      "cross_entropy_bwd(Tensor dloss, Tensor input, Tensor target, Tensor stats, Tensor count, "
+      "int ignore_index, str reduction) -> Tensor");
+  // One chunk of labelled rows: logits (T, V) without their bias fp32 (V); target int64 (T); scale
+  // fp32 (1) or (T). losses fp32 (T) are written, their sum is added to total fp64 (). With
+  // `gradient`, logits become scale (softmax - onehot), whose column sums are added to dbias (V).
+  m.def(
+      "linear_cross_entropy_chunk_(Tensor(a!) logits, Tensor? bias, Tensor target, Tensor scale, "
+      "Tensor(b!) losses, Tensor(c!) total, Tensor(d!)? dbias, bool gradient) -> ()");
+  // out = total + part, in fp32; out may be either of them.
+  m.def("add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()");
+
+  // Lists of as many tensors; masters fp32, or empty. step: one number, counted from 1; grad_scale
+  // fp32 (1). exp_avgs and exp_avg_sqs are fp32, params and grads fp32 or bf16.
+  m.def(
+      "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor? grad_scale, float lr, "
+      "float beta1, float beta2, float eps, float weight_decay, bool maximize) -> ()");
+  // The 2-norm over all elements of all tensors -> fp32 ().
+  m.def("grad_norm(Tensor[] grads) -> Tensor");
 }

@@ -1,0 +1,209 @@
+"""Softmax attention over dense or packed sequences, without a matrix of scores in memory.
+
+    o = dropout(softmax(scale q k^T + mask)) v
+
+Dao et al., "FlashAttention" (2022), with the online softmax of Milakov and Gimelshein (2018). Kept
+for backward: q, k, v, o and lse, the log of each row's sum of exponentials (fp32); scores,
+probabilities and the dropout mask are computed again, block by block. Dense and packed are one
+kernel, which sees each sequence as a range of queries and a range of keys.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import dropout, registry
+from .norm import FLOATS
+
+
+def attention_ref(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
+) -> Tensor:
+    """`attention` in plain torch: any device, any dtype, differentiable any number of times."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    options = (causal, scale, dropout_p, seed)
+    if cu_seqlens is None:
+        return _attend(q, k, v, seqused_k, 0, *options)
+    q_ends = cu_seqlens.tolist()
+    k_ends = q_ends if cu_seqlens_k is None else cu_seqlens_k.tolist()
+    parts = []
+    for b in range(len(q_ends) - 1):
+        mine, theirs = slice(q_ends[b], q_ends[b + 1]), slice(k_ends[b], k_ends[b + 1])
+        used = None if seqused_k is None else seqused_k[b : b + 1]
+        parts.append(_attend(q[None, mine], k[None, theirs], v[None, theirs], used, b, *options)[0])
+    return torch.cat([*parts, torch.zeros_like(q[q_ends[-1] :])])
+
+
+def _attend(q, k, v, used, first, causal, scale, dropout_p, seed):
+    """Dense attention of sequences first, first + 1, ...; used (B): keys that count, None: all."""
+    (batch, queries, heads, _), keys, dtype = q.shape, k.shape[1], q.dtype
+    column = torch.arange(keys, device=q.device)
+    length = torch.full((1,), keys, device=q.device) if used is None else used.long()
+    hidden = column >= length[:, None, None, None]  # (B or 1, 1, 1 or queries, keys)
+    if used is not None:  # what stands there may be NaN, and 0 NaN is NaN
+        k, v = (t.masked_fill(hidden.view(batch, keys, 1, 1), 0.0) for t in (k, v))
+    if causal:
+        row = torch.arange(queries, device=q.device)
+        hidden = hidden | (column - row[:, None] > (length - queries)[:, None, None, None])
+    wide = torch.promote_types(torch.float32, dtype)
+    q, k, v = (t.to(wide).transpose(1, 2) for t in (q, k, v))
+    k, v = (t.repeat_interleave(heads // k.shape[1], dim=1) for t in (k, v))
+    scores = (scale * q @ k.transpose(-2, -1)).masked_fill(hidden, float("-inf"))
+    p = scores.softmax(-1).masked_fill(hidden, 0.0)  # a row that sees no key: not NaN but 0
+    if dropout_p > 0.0:
+        planes = torch.arange(batch * heads, device=q.device) + first * heads
+        keep = dropout.keep_scores(seed, planes, queries, keys, dropout_p)
+        p = torch.where(keep.view(p.shape), p * dropout.keep_scale(dropout_p), 0.0)
+    return (p @ v).transpose(1, 2).to(dtype)
+
+
+def _why_not_torch(q, k, packed, seqused, causal, dropout_p, scale) -> str | None:
+    if packed or seqused:
+        return "serves dense sequences without seqused_k only"
+    if dropout_p > 0.0:
+        return "its dropout mask is not ours"
+    if causal and q.shape[1] != k.shape[1]:
+        return f"its causal mask is top-left aligned: {q.shape[1]} queries, {k.shape[1]} keys"
+    return None
+
+
+_TORCH = registry.Implementation("torch", _why_not_torch)
+_ELSEWHERE = (_TORCH, registry.REFERENCE)
+registry.register("attention", cpu=_ELSEWHERE, cuda=_ELSEWHERE, mps=_ELSEWHERE, xpu=_ELSEWHERE)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    gqa = q.shape[1] != k.shape[1]
+    o = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=gqa)
+    return o.transpose(1, 2)
+
+
+def _check(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, dropout_p) -> None:
+    """Raise ValueError or TypeError, naming the argument, for what no implementation can serve."""
+    if q.dtype not in FLOATS:
+        raise TypeError(f"q must be floating point, got {q.dtype}")
+    for name, t in (("k", k), ("v", v)):
+        if t.dtype != q.dtype:
+            raise TypeError(f"{name} must have q's dtype {q.dtype}, got {t.dtype}")
+    packed = cu_seqlens is not None
+    if q.ndim != (3 if packed else 4) or 0 in q.shape[-2:]:
+        raise ValueError(
+            "q must be (B, S, H, D), or (T, H, D) with cu_seqlens, H and D > 0; "
+            f"got {tuple(q.shape)} {'with' if packed else 'without'} cu_seqlens"
+        )
+    fits = k.ndim == q.ndim and k.shape[-1] == q.shape[-1] and (packed or len(k) == len(q))
+    if not fits or k.shape[-2] == 0 or q.shape[-2] % k.shape[-2] != 0:
+        raise ValueError(
+            "k must be like q but for its length and its heads, which divide q's; "
+            f"got {tuple(k.shape)} for q {tuple(q.shape)}"
+        )
+    if v.shape != k.shape:
+        raise ValueError(f"v must have k's shape {tuple(k.shape)}, got {tuple(v.shape)}")
+    dropout.check_p(dropout_p)
+    if cu_seqlens_k is not None and not packed:
+        raise ValueError("cu_seqlens_k needs cu_seqlens, got None")
+    batch = len(cu_seqlens) - 1 if packed and cu_seqlens.ndim == 1 else len(q)
+    sizes = {"cu_seqlens": batch + 1, "cu_seqlens_k": batch + 1, "seqused_k": batch}
+    given = zip(sizes, (cu_seqlens, cu_seqlens_k, seqused_k))
+    for name, t in ((name, t) for name, t in given if t is not None):
+        if (
+            t.dtype != torch.int32
+            or t.shape != (sizes[name],)
+            or sizes[name] < name.startswith("c")
+        ):
+            raise ValueError(
+                f"{name} must be int32 of shape ({sizes[name]},), got {t.dtype} {tuple(t.shape)}"
+            )
+    # Elsewhere a look at the values would wait for the device.
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_values(q, k, cu_seqlens, cu_seqlens_k, seqused_k)
+
+
+def _check_values(q, k, cu_seqlens, cu_seqlens_k, seqused_k) -> None:
+    """Raise ValueError, naming the value, for ranges that do not lie inside q and k."""
+    lengths = [k.shape[1]] * len(q) if cu_seqlens is None else []
+    for name, offsets, tokens in (("cu_seqlens", cu_seqlens, q), ("cu_seqlens_k", cu_seqlens_k, k)):
+        if offsets is None:
+            if name == "cu_seqlens" or cu_seqlens is None:
+                continue
+            name, offsets = "cu_seqlens", cu_seqlens
+        ends = offsets.tolist()
+        if ends[0] != 0:
+            raise ValueError(f"{name} must start with 0, got {ends[0]}")
+        lengths = [end - begin for begin, end in pairwise(ends)]
+        if min(lengths, default=0) < 0:
+            at = next(i for i, length in enumerate(lengths) if length < 0)
+            raise ValueError(f"{name} must not fall, got {ends[at]}, {ends[at + 1]} at {at}")
+        if ends[-1] > len(tokens):
+            raise ValueError(f"{name} must end within {len(tokens)} tokens, got {ends[-1]}")
+    if seqused_k is not None:
+        for at, (used, length) in enumerate(zip(seqused_k.tolist(), lengths)):
+            if not 0 <= used <= length:
+                raise ValueError(f"seqused_k must lie in 0..{length} at {at}, got {used}")
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention: each query's average of v, weighted by exp(scale q k^T).
+
+    Args:
+        q: dense (B, S, H, D), or packed (T, H, D); fp32, bf16, fp16 or fp64. A unit last stride
+            (views of one QKV product, say) is read in place, anything else is copied.
+        k, v: (B, Sk, Hk, D) or (Tk, Hk, D), q's dtype. Hk divides H: query head h reads head
+            h Hk / H (grouped queries).
+        cu_seqlens: int32 (B + 1), 0 = first <= ... <= last <= T: packed sequence b is the tokens
+            cu_seqlens[b] .. cu_seqlens[b + 1] - 1. Tokens from the last on are nobody's: 0.
+        cu_seqlens_k: the same for k and v; default cu_seqlens.
+        seqused_k: int32 (B): only that many keys of each sequence count (a cache that is not full).
+        causal: the last query sees all keys of its sequence, each one before sees one less.
+        scale: of the scores; default D^-1/2.
+        dropout_p: probability of dropping a weight, in [0, 1].
+        seed: int64 (1), see `bigfast.ops.dropout_seed`; drawn where it is None. Dense and packed
+            runs with the same seed drop the same weights.
+
+    Returns:
+        o like q. A query that sees no key gets 0.
+
+    Autocast: q, k and v are cast to autocast's dtype, as by torch's scaled_dot_product_attention.
+    Raises ValueError or TypeError for shapes, dtypes or offsets that do not fit.
+    """
+    device = q.device.type
+    if torch.is_autocast_enabled(device) and q.dtype != torch.float64:
+        q, k, v = (t.to(torch.get_autocast_dtype(device)) for t in (q, k, v))
+    _check(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, dropout_p)
+    seed = dropout.resolve_seed(dropout_p, seed, q.device)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    name = registry.choose(
+        "attention", device, q, k, cu_seqlens is not None, seqused_k is not None, causal,
+        dropout_p, scale,
+    )  # fmt: skip
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        return attention_ref(
+            q, k, v, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k,
+            causal=causal, scale=scale, dropout_p=dropout_p, seed=seed,
+        )  # fmt: skip
+    return _sdpa(q, k, v, causal, scale)

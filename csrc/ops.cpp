@@ -59,4 +59,8 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "float beta1, float beta2, float eps, float weight_decay, bool maximize) -> ()");
   // The 2-norm over all elements of all tensors -> fp32 ().
   m.def("grad_norm(Tensor[] grads) -> Tensor");
+  // x (T, N); bias (N) -> y like x.
+  m.def("bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor");
+  // dy like x -> dx, dbias or (0).
+  m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
 }

@@ -1,5 +1,5 @@
-"""BERT: Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for
-Language Understanding" (NAACL 2019).
+"""BERT: Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers
+for Language Understanding" (NAACL 2019).
 
     x = dropout(LN(word + position + type))
     each layer:   x = LN(x + dropout(Attention(x)));   x = LN(x + dropout(W2 gelu(W1 x)))
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
 from .. import ops
-from ..nn import Layout, LayerNorm, LinearGELU
+from ..nn import LayerNorm, Layout, LinearGELU
 from .bert_heads import BertHeads
 from .config import ModelConfig
 from .output import Count, ModelOutput, combine, labelled_sum, skips_logits
@@ -44,11 +44,11 @@ class BertConfig(ModelConfig):
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
     num_labels: int = 2
 
-    model_type: ClassVar[str] = "bert"
-    inert: ClassVar[frozenset[str]] = frozenset(
-        """chunk_size_feed_forward directionality pooler_fc_size pooler_num_attention_heads
-        pooler_num_fc_layers pooler_size_per_head pooler_type""".split()
-    )
+    model_types: ClassVar[tuple[str, ...]] = ("bert",)
+    inert: ClassVar[frozenset[str]] = frozenset({
+    "chunk_size_feed_forward", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
+    "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+})  # fmt: skip
     fixed: ClassVar[dict[str, tuple]] = {
         "position_embedding_type": ("absolute",),
         "tie_word_embeddings": (True,),

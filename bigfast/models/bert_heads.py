@@ -1,4 +1,4 @@
-"""The heads that BERT is pretrained with: masked language modelling and next sentence prediction."""
+"""The heads that BERT is pretrained with: masked language model and next sentence prediction."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..nn import IGNORED, Layout, LayerNorm, LinearGELU
+from ..nn import IGNORED, LayerNorm, Layout, LinearGELU
 from .output import Count
 
 if TYPE_CHECKING:

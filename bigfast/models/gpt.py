@@ -7,19 +7,19 @@ the decoder that followed it: RMS norm, rotary positions, SwiGLU and grouped-que
 
 The sums are taken by the norms that follow them: a sublayer hands on its output x and the residual
 that it is yet to be added to, so that dropout, sum and norm are one pass. Names of modules and
-parameters are those of transformers' GPT-2. The stream is packed; attention stays within a sequence.
+parameters are those of transformers' GPT-2. The stream is packed; attention stays in a sequence.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
 from .. import ops
-from ..nn import IGNORED, Layout, LayerNorm, LinearGELU, LinearSwiGLU, RMSNorm, Rotary
+from ..nn import IGNORED, LayerNorm, Layout, LinearGELU, LinearSwiGLU, RMSNorm, Rotary
 from .cache import KVCache
 from .config import ModelConfig
 from .generate import generate
@@ -57,11 +57,11 @@ class GPTConfig(ModelConfig):
     tie_word_embeddings: bool = True
     eos_token_id: int | None = None
 
-    model_type: ClassVar[str] = "gpt2"
-    inert: ClassVar[frozenset[str]] = frozenset(
-        """n_ctx pad_token_id reorder_and_upcast_attn summary_activation summary_first_dropout
-        summary_proj_to_labels summary_type summary_use_proj""".split()
-    )
+    model_types: ClassVar[tuple[str, ...]] = ("gpt2", "bigfast_gpt")
+    inert: ClassVar[frozenset[str]] = frozenset({
+    "n_ctx", "pad_token_id", "reorder_and_upcast_attn", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+})  # fmt: skip
     fixed: ClassVar[dict[str, tuple]] = {
         "scale_attn_by_inverse_layer_idx": (False,),
         "scale_attn_weights": (True,),
@@ -77,6 +77,15 @@ class GPTConfig(ModelConfig):
                 f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}, and that of "
                 f"n_kv_head {self.n_kv_head}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """GPT-2 itself has the keys of transformers' GPT-2; any other form names itself, so that
+        transformers does not take it for GPT-2."""
+        values = super().to_dict()
+        beyond = ("n_kv_head", "norm", "position", "mlp", "rope_theta")
+        if all(values[key] == getattr(type(self), key) for key in beyond):
+            return {key: value for key, value in values.items() if key not in beyond}
+        return values | {"model_type": self.model_types[1]}
 
     @property
     def kv_heads(self) -> int:

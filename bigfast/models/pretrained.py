@@ -119,10 +119,10 @@ class PretrainedModel(nn.Module):
         """
         directory = Path(directory)
         values = json.loads((directory / "config.json").read_text())
-        if values.get("model_type") != cls.config_class.model_type:
+        if values.get("model_type") not in cls.config_class.model_types:
             raise ValueError(
                 f"directory: {directory} holds a {values.get('model_type')!r} model, but "
-                f"{cls.__name__} reads {cls.config_class.model_type!r}"
+                f"{cls.__name__} reads {' and '.join(cls.config_class.model_types)}"
             )
         config = replace(cls.config_class.from_dict(values), **changes)
         with torch.device("meta"):
@@ -230,8 +230,8 @@ def _read(directory: Path) -> dict[str, Tensor]:
         return state
     if (directory / PICKLE).exists():
         raise ValueError(
-            f"directory: {directory} has its weights in {PICKLE} alone, a pickle, which can run any "
-            "code and is never loaded; where you trust it, let transformers rewrite it: "
+            f"directory: {directory} has its weights in {PICKLE} alone, a pickle, which can run "
+            "any code and is never loaded; where you trust it, let transformers rewrite it: "
             f"AutoModel.from_pretrained({str(directory)!r}).save_pretrained(...)"
         )
     raise FileNotFoundError(f"directory: {directory} has neither {WEIGHTS} nor {INDEX}")

@@ -6,7 +6,7 @@ from .. import ops
 
 
 class LayerNorm(nn.LayerNorm):
-    """`torch.nn.LayerNorm` over the last dim, of residual + dropout(x); see `bigfast.ops.layer_norm`.
+    """`torch.nn.LayerNorm` over the last dim of residual + dropout(x): `bigfast.ops.layer_norm`.
 
     Parameters and their names are torch's.
     """
@@ -35,7 +35,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """`torch.nn.RMSNorm` over the last dim, of residual + dropout(x); see `bigfast.ops.rms_norm`."""
+    """`torch.nn.RMSNorm` over the last dim of residual + dropout(x): `bigfast.ops.rms_norm`."""
 
     def __init__(self, features: int, eps: float = 1e-6) -> None:
         super().__init__(features, eps=eps)

@@ -96,6 +96,7 @@ def _why_not_torch(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale) ->
 registry.register(
     "adamw",
     cpu=(
+        registry.cpp(_why_not_native),
         registry.Implementation("torch", _why_not_torch),
         registry.REFERENCE,
     ),

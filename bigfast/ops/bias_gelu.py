@@ -10,10 +10,10 @@ v is added again. The partial bias gradients of blocks of rows are fp32, added i
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from . import registry
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from . import dtypes, registry
+from .library import register_fake
 
 
 def bias_gelu_ref(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") -> Tensor:
@@ -24,7 +24,38 @@ def bias_gelu_ref(x: Tensor, bias: Tensor | None = None, *, approximate: str = "
     return F.gelu(v, approximate=approximate).to(x.dtype)
 
 
-registry.register("bias_gelu", cpu=(registry.REFERENCE,))
+class _BiasGelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, tanh):
+        x2d = x.reshape(-1, x.shape[-1]).contiguous()
+        ctx.save_for_backward(x2d, bias)
+        ctx.tanh = tanh
+        return torch.ops.bigfast.bias_gelu_fwd(x2d, bias, tanh).view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x2d, bias = ctx.saved_tensors
+        dy2d = dy.reshape(x2d.shape).contiguous()
+        dx, dbias = torch.ops.bigfast.bias_gelu_bwd(dy2d, x2d, bias, ctx.tanh)
+        return dx.view(dy.shape), None if bias is None else dbias, None
+
+
+@register_fake("bias_gelu_fwd")
+def _(x, bias, tanh):
+    return torch.empty_like(x)
+
+
+@register_fake("bias_gelu_bwd")
+def _(dy, x, bias, tanh):
+    return torch.empty_like(x), x.new_empty(0) if bias is None else torch.empty_like(bias)
+
+
+def _why_not_native(x: Tensor, bias: Tensor | None) -> str | None:
+    return dtypes.why_not_native(x.dtype, x.dtype if bias is None else bias.dtype)
+
+
+registry.register("bias_gelu", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
 def bias_gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") -> Tensor:
@@ -42,18 +73,19 @@ def bias_gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none
     Raises ValueError or TypeError for shapes, dtypes or names that do not fit.
     """
     _check(x, bias, approximate)
-    return bias_gelu_ref(x, bias, approximate=approximate)
+    name = registry.choose("bias_gelu", x.device.type, x, bias)
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        return bias_gelu_ref(x, bias, approximate=approximate)
+    return _BiasGelu.apply(x, bias, approximate == "tanh")
 
 
 def _check(x: Tensor, bias: Tensor | None, approximate: str) -> None:
-    if x.dtype not in _FLOATS:
-        raise TypeError(f"x must be floating point, got {x.dtype}")
+    dtypes.check_float("x", x)
     if bias is not None and (x.ndim == 0 or bias.shape != x.shape[-1:]):
         raise ValueError(
             f"bias must have shape (N,), the last dim of x; got {tuple(bias.shape)} for x "
             f"{tuple(x.shape)}"
         )
-    if bias is not None and bias.dtype not in _FLOATS:
-        raise TypeError(f"bias must be floating point, got {bias.dtype}")
+    dtypes.check_float("bias", bias)
     if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")

@@ -1,11 +1,12 @@
 """Cross entropy of logits and class labels; rows without a label cost nothing.
 
-    loss_t = log(sum_v exp(x_tv)) - x_t[target_t];   dx_tv = dloss_t (softmax(x_t)_v - [v = target_t])
+    loss_t = log(sum_v exp(x_tv)) - x_t[target_t]
+    dx_tv = dloss_t (softmax(x_t)_v - [v = target_t])
 
-Forward reads each labelled row once: maximum and sum of exponentials online, block by block (Milakov
-and Gimelshein, "Online normalizer calculation for softmax", 2018). Kept for backward: the input, and
-each row's maximum and sum (fp32). Backward writes the gradient once. Rows are independent, and losses
-are added in the order of rows.
+Forward reads each labelled row once: maximum and sum of exponentials online, block by block
+(Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Kept for backward: the
+input, and each row's maximum and sum (fp32). Backward writes the gradient once. Rows are
+independent, and losses are added in the order of rows.
 """
 
 import torch
@@ -104,7 +105,7 @@ def _why_not_native(input: Tensor) -> str | None:
     return None
 
 
-registry.register("cross_entropy", cpu=(registry.REFERENCE,))
+registry.register("cross_entropy", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
 def cross_entropy(
@@ -120,8 +121,8 @@ def cross_entropy(
         reduction: "mean" over the labelled rows (NaN where there is none), "sum", or "none".
 
     Returns:
-        The loss in nats, fp32 (fp64 for fp64 input): a scalar, or (T) for "none". Statistics are
-        fp32; losses are never rounded to bf16, which would quantise a curve near 10 to steps of 1/16.
+        The loss in nats, fp32 (fp64 for fp64 input): a scalar, or (T) for "none". Losses are fp32
+        for bf16 input too, where torch rounds them to bf16: near 10, to steps of 1/16.
 
     Autocast: no argument is cast; the loss is fp32 with and without it.
     Raises ValueError or TypeError for shapes, dtypes and labels that do not fit (inside

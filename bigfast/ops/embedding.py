@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import dropout, indices, registry
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from . import dropout, dtypes, indices, registry
 
 
 def embedding_ref(
@@ -138,8 +136,7 @@ def _check(
         raise ValueError(f"word must be (V, N), N > 0; got {tuple(word.shape)}")
     features = word.shape[1]
     for name, table in tables:
-        if table is not None and table.dtype not in _FLOATS:
-            raise TypeError(f"{name} must be floating point, got {table.dtype}")
+        dtypes.check_float(name, table)
         if table is not None and (table.ndim != 2 or table.shape[1] != features):
             raise ValueError(f"{name} must be (rows, {features}), got {tuple(table.shape)}")
     for name, weight in norms:

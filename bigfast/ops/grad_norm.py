@@ -42,7 +42,7 @@ def _why_not_native(grads: Sequence[Tensor]) -> str | None:
     return None
 
 
-registry.register("grad_norm", cpu=(registry.REFERENCE,))
+registry.register("grad_norm", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
 @torch.no_grad()

@@ -3,16 +3,17 @@
     z = x W^T + b;   loss_t = logsumexp(z_t) - z_t[target_t]
     dz = (softmax(z) - onehot(target)) dloss;   dx = dz W;   dW = dz^T x;   db = sum_t dz_t
 
-The labelled rows are gathered and taken in chunks. Per chunk: one product for z, one kernel that reads
-z, gives the losses and writes dz over z, and two products for dx and dW; so the gradients are ready
-when the forward ends, the logits of one chunk are all that exists, and nothing is computed twice.
+The labelled rows are gathered and taken in chunks. Per chunk: one product for z, one kernel that
+reads z, gives the losses and writes dz over z, and two products for dx and dW; so the gradients are
+ready when the forward ends, the logits of one chunk are all that exists, and nothing is computed
+twice.
 Wijmans et al., "Cut your losses in large-vocabulary language models" (2025); Hsu et al., "Liger
 kernel" (2024).
 
 dW of several chunks is added in fp32 (in bf16 it would lose a factor of two). dz carries the mean's
 1/n before it is rounded: in fp32 and bf16, whose exponents are equal, nothing vanishes. Kept for
-backward: the gradients, which it multiplies by dloss; with reduction "none", where dloss differs per
-row, the arguments, and it runs the chunks again. Chunks depend on the shape alone.
+backward: the gradients, which it multiplies by dloss; with reduction "none", where dloss differs
+per row, the arguments, and it runs the chunks again. Chunks depend on shapes and labels alone.
 """
 
 import torch
@@ -51,7 +52,7 @@ def linear_cross_entropy_ref(
     return losses.view(target.shape) if reduction == "none" else losses
 
 
-# --- the op: chunks of rows, around products that stay torch's -------------------------------------
+# --- the op: chunks of rows, around products that stay torch's -----------------------------------
 _library = torch.library.Library("bigfast", "FRAGMENT")
 # input (T, N), weight (V, N), bias (V), target (T), scale fp32 (1) or (T): what each row's loss is
 # multiplied with in the gradients; products run in `dtype`. Gradients that are not wanted are (0).
@@ -208,7 +209,7 @@ def _why_not_native(
     return None
 
 
-registry.register("linear_cross_entropy", cpu=(registry.REFERENCE,))
+registry.register("linear_cross_entropy", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 bump_versions("linear_cross_entropy_chunk_")
 bump_versions("add_into_")
 
@@ -275,11 +276,11 @@ def linear_cross_entropy(
             optimizer step, say, of which this call sees a part.
 
     Returns:
-        The loss in nats, fp32 (fp64 for fp64 input): a scalar, or shaped like target for "none".
+        The loss in nats, fp32 (fp64 for fp64 input): a scalar, or like target for "none".
 
-    Gradients have their parameter's dtype. Without autograd (torch.no_grad) only the loss is computed.
-    Autocast: products run in autocast's dtype, as in torch's linear; an fp32 weight is cast once, and
-    its gradient is fp32.
+    Gradients have their parameter's dtype. Without autograd only the loss is computed.
+    Autocast: products run in autocast's dtype, as in torch's linear; an fp32 weight is cast once,
+    and its gradient is fp32.
     Raises ValueError or TypeError for shapes, dtypes and labels that do not fit (inside
     torch.compile a label out of range is a RuntimeError).
     """

@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import indices, registry
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from . import dtypes, indices, registry
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
@@ -87,8 +85,7 @@ def rotary(
 
 
 def _check(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None) -> None:
-    if q.dtype not in _FLOATS:
-        raise TypeError(f"q must be floating point, got {q.dtype}")
+    dtypes.check_float("q", q)
     if k.dtype != q.dtype:
         raise TypeError(f"k must have q's dtype {q.dtype}, got {k.dtype}")
     if q.ndim < 3:

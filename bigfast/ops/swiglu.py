@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import registry
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from . import dtypes, registry
 
 
 def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
@@ -43,8 +41,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _check(gate: Tensor, up: Tensor) -> None:
-    if gate.dtype not in _FLOATS:
-        raise TypeError(f"gate must be floating point, got {gate.dtype}")
+    dtypes.check_float("gate", gate)
     if up.dtype != gate.dtype:
         raise TypeError(f"up must have gate's dtype {gate.dtype}, got {up.dtype}")
     if gate.ndim == 0 or up.shape != gate.shape:

@@ -39,6 +39,7 @@ BIGFAST_INLINE F scale_by_power_of_2(F p, F n) {
   const __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
   return _mm256_mul_ps(_mm256_mul_ps(p.v, a), b);
 }
+BIGFAST_INLINE F swap_pairs(F a) { return _mm256_permute_ps(a.v, 0xb1); }  // lanes 1 0 3 2 ...
 BIGFAST_INLINE float sum(F a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

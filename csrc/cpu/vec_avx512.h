@@ -29,6 +29,7 @@ BIGFAST_INLINE F less(F a, F b, F yes, F no) {  // a < b ? yes : no
 }
 // p 2^n for whole |n| <= 250.
 BIGFAST_INLINE F scale_by_power_of_2(F p, F n) { return _mm512_scalef_ps(p.v, n.v); }
+BIGFAST_INLINE F swap_pairs(F a) { return _mm512_permute_ps(a.v, 0xb1); }  // lanes 1 0 3 2 ...
 BIGFAST_INLINE float sum(F a) { return _mm512_reduce_add_ps(a.v); }
 BIGFAST_INLINE float max_lane(F a) { return _mm512_reduce_max_ps(a.v); }
 

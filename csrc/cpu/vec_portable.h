@@ -43,6 +43,9 @@ BIGFAST_INLINE F scale_by_power_of_2(F p, F n) {
   const i32x4 half = e >> 1;
   return p.v * (f32x4)((half + 127) << 23) * (f32x4)((e - half + 127) << 23);
 }
+BIGFAST_INLINE F swap_pairs(F a) {  // lanes 1 0 3 2 ...
+  return f32x4{a.v[1], a.v[0], a.v[3], a.v[2]};
+}
 BIGFAST_INLINE float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 BIGFAST_INLINE float max_lane(F a) {
   const float x = a.v[0] > a.v[2] ? a.v[0] : a.v[2];

@@ -2,6 +2,7 @@
 // their autograd and their fakes are in bigfast/ops/<op>.py.
 //
 // Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each
+// Common letters: T tokens, N features, B sequences, S tokens of each, H heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each
 // token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
 // in 0..65536, an element is kept where its 16-bit random number is >= it.
 #include <torch/csrc/stable/library.h>
@@ -63,4 +64,16 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor");
   // dy like x -> dx, dbias or (0).
   m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
+  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which divide
+  // H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale > 0
+  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  m.def(
+      "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
+      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
+      "(Tensor o, Tensor lse)");
+  // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
+  m.def(
+      "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
+      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
 }

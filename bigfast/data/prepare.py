@@ -42,9 +42,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out_fraction < 1.0:
-            raise ValueError(
-                f"held_out_fraction must be in (0, 1), got {self.held_out_fraction!r}"
-            )
+            raise ValueError(f"held_out_fraction must be in (0, 1), got {self.held_out_fraction!r}")
         if self.vocab_size < 1:
             raise ValueError(f"vocab_size must be positive, got {self.vocab_size!r}")
 
@@ -69,7 +67,8 @@ def open_prepared(folder: str | Path) -> Prepared:
         raise ValueError(f"{folder}: holds no prepared data ({RECORD} is missing)")
     tokenizer = Tokenizer.from_pretrained(folder)
     train, held_out = (
-        open_shard(folder / part, tokenizer=tokenizer, verify=False) for part in ("train", "held_out")
+        open_shard(folder / part, tokenizer=tokenizer, verify=False)
+        for part in ("train", "held_out")
     )
     return Prepared(folder, tokenizer, train, held_out)
 

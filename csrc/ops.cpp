@@ -76,4 +76,21 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
       "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
       "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+
+  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0); word
+  // (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
+  // -> y (T, N) of out_dtype; mean, rstd (T) fp32, or (0) without norm.
+  m.def(
+      "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor? rows, Tensor? seed, int threshold, float eps, SymInt seqlen, "
+      "ScalarType out_dtype) -> (Tensor y, Tensor mean, Tensor rstd)");
+  // dy like y -> gradients, (0, N) or (0) for what is absent or not wanted. padding_idx -1: none.
+  m.def(
+      "embedding_bwd(Tensor dy, Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor mean, Tensor rstd, "
+      "Tensor? rows, Tensor? seed, int threshold, SymInt seqlen, int padding_idx, bool has_bias, "
+      "bool wants_word, bool wants_position, bool wants_token_type) -> "
+      "(Tensor dword, Tensor dposition, Tensor dtoken_type, Tensor dnorm_weight, "
+      "Tensor dnorm_bias)");
 }

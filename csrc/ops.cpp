@@ -2,8 +2,13 @@
 // their autograd and their fakes are in bigfast/ops/<op>.py.
 //
 // Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each
+// Common letters: T tokens, N features, B sequences, S tokens of each, H heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each
 // token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
 // in 0..65536, an element is kept where its 16-bit random number is >= it.
+// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T),
+// the logical row of each token for dropout (default 0..T-1); `seed` int64 (1), absent where
+// nothing is dropped; `threshold` in 0..65536, an element is kept where its 16-bit random number is
+// >= it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(bigfast, m) {
@@ -63,4 +68,60 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor");
   // dy like x -> dx, dbias or (0).
   m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
+  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which divide
+  // H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale > 0
+  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  m.def(
+      "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
+      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
+      "(Tensor o, Tensor lse)");
+  // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
+  m.def(
+      "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
+      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+
+  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0); word
+  // (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
+  // -> y (T, N) of out_dtype; mean, rstd (T) fp32, or (0) without norm.
+  m.def(
+      "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor? rows, Tensor? seed, int threshold, float eps, SymInt seqlen, "
+      "ScalarType out_dtype) -> (Tensor y, Tensor mean, Tensor rstd)");
+  // dy like y -> gradients, (0, N) or (0) for what is absent or not wanted. padding_idx -1: none.
+  m.def(
+      "embedding_bwd(Tensor dy, Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor mean, Tensor rstd, "
+      "Tensor? rows, Tensor? seed, int threshold, SymInt seqlen, int padding_idx, bool has_bias, "
+      "bool wants_word, bool wants_position, bool wants_token_type) -> "
+      "(Tensor dword, Tensor dposition, Tensor dtoken_type, Tensor dnorm_weight, "
+      "Tensor dnorm_bias)");
+  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which divide
+  // H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale > 0
+  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  m.def(
+      "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
+      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
+      "(Tensor o, Tensor lse)");
+  // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
+  m.def(
+      "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
+      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+
+  // x (B S, N) of any dtype, unit last stride; rows int32 (T) -> (T, N); and the other way round,
+  // zeros in rows that are not named: x (T, N) -> (padded, N).
+  m.def("unpad(Tensor x, Tensor rows) -> Tensor");
+  m.def("pad(Tensor x, Tensor rows, SymInt padded) -> Tensor");
+
+  // gate, up (T, N), unit last stride; y, dy (T, N).
+  m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
+  m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
+
+  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or int64
+  // (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward of the same.
+  m.def(
+      "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
+      "bool interleaved, bool inverse) -> (Tensor, Tensor)");
 }

@@ -13,9 +13,13 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import dropout, registry
+from .library import register_fake
 from .norm import FLOATS
+
+_NATIVE_MAX_DIM = 256
 
 
 def attention_ref(
@@ -69,6 +73,53 @@ def _attend(q, k, v, used, first, causal, scale, dropout_p, seed):
     return (p @ v).transpose(1, 2).to(dtype)
 
 
+def _unit_stride(t: Tensor) -> Tensor:
+    """t, its last dim contiguous: the kernels take any other strides."""
+    return t if t.stride(-1) == 1 else t.contiguous()
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal, scale):
+        q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
+        ranges = (cu_seqlens, cu_seqlens_k, seqused_k)
+        o, lse = torch.ops.bigfast.attention_fwd(q, k, v, *ranges, seed, threshold, causal, scale)
+        ctx.save_for_backward(q, k, v, o, lse, *ranges, seed)
+        ctx.threshold, ctx.causal, ctx.scale = threshold, causal, scale
+        return o
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_o):
+        dq, dk, dv = torch.ops.bigfast.attention_bwd(
+            _unit_stride(grad_o), *ctx.saved_tensors, ctx.threshold, ctx.causal, ctx.scale
+        )
+        return dq, dk, dv, None, None, None, None, None, None, None
+
+
+@register_fake("attention_fwd")
+def _(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal, scale):
+    tokens = q.shape[0] if q.ndim == 3 else q.shape[0] * q.shape[1]
+    return q.new_empty(q.shape), q.new_empty(q.shape[-2], tokens, dtype=torch.float32)
+
+
+@register_fake("attention_bwd")
+def _(
+    grad_o, q, k, v, o, lse, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal, scale
+):  # fmt: skip
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _why_not_native(q, k, packed, seqused, causal, dropout_p, scale) -> str | None:
+    if q.dtype not in (torch.float32, torch.bfloat16):
+        return f"serves float32 and bfloat16, not {q.dtype}"
+    if q.shape[-1] > _NATIVE_MAX_DIM:
+        return f"serves head dims up to {_NATIVE_MAX_DIM}, not {q.shape[-1]}"
+    if not 0.0 < scale < float("inf"):
+        return f"serves positive scales, not {scale}"
+    return None
+
+
 def _why_not_torch(q, k, packed, seqused, causal, dropout_p, scale) -> str | None:
     if packed or seqused:
         return "serves dense sequences without seqused_k only"
@@ -80,8 +131,11 @@ def _why_not_torch(q, k, packed, seqused, causal, dropout_p, scale) -> str | Non
 
 
 _TORCH = registry.Implementation("torch", _why_not_torch)
-_ELSEWHERE = (_TORCH, registry.REFERENCE)
-registry.register("attention", cpu=_ELSEWHERE, cuda=_ELSEWHERE, mps=_ELSEWHERE, xpu=_ELSEWHERE)
+_ANYWHERE = (_TORCH, registry.REFERENCE)
+registry.register(
+    "attention", cpu=(registry.cpp(_why_not_native), *_ANYWHERE), cuda=_ANYWHERE, mps=_ANYWHERE,
+    xpu=_ANYWHERE,
+)  # fmt: skip
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
@@ -206,4 +260,9 @@ def attention(
             q, k, v, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k,
             causal=causal, scale=scale, dropout_p=dropout_p, seed=seed,
         )  # fmt: skip
-    return _sdpa(q, k, v, causal, scale)
+    if name == "torch":
+        return _sdpa(q, k, v, causal, scale)
+    return _Attention.apply(
+        q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, dropout.threshold(dropout_p), causal,
+        scale,
+    )  # fmt: skip

@@ -10,8 +10,10 @@ over the tokens of each of its rows, in the order of tokens: no atomics, one wri
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import dropout, dtypes, indices, registry
+from .library import register_fake
 
 
 def embedding_ref(
@@ -57,7 +59,105 @@ def _out_dtype(word: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
     return out_dtype or word.dtype
 
 
-registry.register("embedding", cpu=(registry.REFERENCE,))
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, input_ids, word, position, position_ids, token_type, token_type_ids, norm_weight,
+        norm_bias, rows, seed, threshold, eps, padding_idx, out_dtype,
+    ):  # fmt: skip
+        def flat(ids):
+            return None if ids is None else ids.expand(input_ids.shape).reshape(-1).contiguous()
+
+        def whole(table):
+            return None if table is None else table.contiguous()
+
+        tensors = (
+            flat(input_ids), whole(word), whole(position), flat(position_ids), whole(token_type),
+            flat(token_type_ids), whole(norm_weight),
+        )  # fmt: skip
+        seqlen = input_ids.shape[-1]
+        y, mean, rstd = torch.ops.bigfast.embedding_fwd(
+            *tensors, whole(norm_bias), rows, seed, threshold, eps, seqlen, out_dtype
+        )
+        ctx.save_for_backward(*tensors, mean, rstd, rows, seed)
+        ctx.threshold, ctx.seqlen, ctx.padding_idx = threshold, seqlen, padding_idx
+        ctx.has_bias = norm_bias is not None
+        return y.view(*input_ids.shape, word.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        dy2d = dy.reshape(-1, dy.shape[-1]).contiguous()
+        wants_word, wants_position, wants_token_type = (ctx.needs_input_grad[i] for i in (1, 2, 4))
+        dword, dposition, dtoken_type, dnorm_weight, dnorm_bias = torch.ops.bigfast.embedding_bwd(
+            dy2d, *ctx.saved_tensors, ctx.threshold, ctx.seqlen, ctx.padding_idx, ctx.has_bias,
+            wants_word, wants_position, wants_token_type,
+        )  # fmt: skip
+        return (
+            None,
+            dword if wants_word else None,
+            dposition if wants_position else None,
+            None,
+            dtoken_type if wants_token_type else None,
+            None,
+            dnorm_weight if ctx.needs_input_grad[6] else None,
+            dnorm_bias if ctx.has_bias else None,
+        ) + (None,) * 6
+
+
+@register_fake("embedding_fwd")
+def _(
+    ids, word, position, position_ids, token_type, token_type_ids, norm_weight, norm_bias, rows,
+    seed, threshold, eps, seqlen, out_dtype,
+):  # fmt: skip
+    tokens = ids.shape[0]
+    statistics = 0 if norm_weight is None else tokens
+    return (
+        word.new_empty(tokens, word.shape[1], dtype=out_dtype),
+        word.new_empty(statistics, dtype=torch.float32),
+        word.new_empty(statistics, dtype=torch.float32),
+    )
+
+
+@register_fake("embedding_bwd")
+def _(
+    dy, ids, word, position, position_ids, token_type, token_type_ids, norm_weight, mean, rstd,
+    rows, seed, threshold, seqlen, padding_idx, has_bias, wants_word, wants_position,
+    wants_token_type,
+):  # fmt: skip
+    features = word.shape[1]
+    norm = word if norm_weight is None else norm_weight
+
+    def gradient(table, wanted):
+        return word.new_empty(table.shape[0] if wanted and table is not None else 0, features)
+
+    return (
+        gradient(word, wants_word),
+        gradient(position, wants_position),
+        gradient(token_type, wants_token_type),
+        norm.new_empty(0 if norm_weight is None else features),
+        norm.new_empty(features if has_bias else 0),
+    )
+
+
+def _why_not_native(
+    word: Tensor,
+    position: Tensor | None,
+    token_type: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    out_dtype: torch.dtype,
+) -> str | None:
+    for table in (position, token_type):
+        if table is not None and table.dtype != word.dtype:
+            return "the tables differ in dtype"
+    if norm_bias is not None and norm_weight is not None and norm_bias.dtype != norm_weight.dtype:
+        return "norm_weight and norm_bias differ in dtype"
+    norm_dtype = word.dtype if norm_weight is None else norm_weight.dtype
+    return dtypes.why_not_native(word.dtype, norm_dtype, out_dtype)
+
+
+registry.register("embedding", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
 def embedding(
@@ -106,17 +206,31 @@ def embedding(
     _check(input_ids, tables, norms, position_ids, token_type_ids, rows, padding_idx)
     dropout.check_p(dropout_p)
     seed = dropout.resolve_seed(dropout_p, seed, word.device)
-    return indices.guarded(
-        lambda: embedding_ref(
+    out_dtype = _out_dtype(word, out_dtype)
+    if padding_idx is not None:
+        padding_idx %= word.shape[0]
+    name = registry.choose(
+        "embedding", word.device.type, word, position, token_type, norm_weight, norm_bias, out_dtype
+    )
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        call = lambda: embedding_ref(
             input_ids, word, position=position, position_ids=position_ids, token_type=token_type,
             token_type_ids=token_type_ids, norm_weight=norm_weight, norm_bias=norm_bias, eps=eps,
             dropout_p=dropout_p, seed=seed, rows=rows, padding_idx=padding_idx,
             out_dtype=out_dtype,
-        ),
+        )  # fmt: skip
+    else:
+        call = lambda: _Embedding.apply(
+            input_ids, word, position, position_ids, token_type, token_type_ids, norm_weight,
+            norm_bias, rows, seed, dropout.threshold(dropout_p), eps,
+            -1 if padding_idx is None else padding_idx, out_dtype,
+        )  # fmt: skip
+    return indices.guarded(
+        call,
         ("input_ids", input_ids, word.shape[0]),
         ("position_ids", position_ids, 0 if position is None else position.shape[0]),
         ("token_type_ids", token_type_ids, 0 if token_type is None else token_type.shape[0]),
-    )  # fmt: skip
+    )
 
 
 def _check(

@@ -50,5 +50,27 @@ inline void row_keep_bits(const Dropout& dropout, int64_t row, int64_t n, uint8_
   }
 }
 
+// Bytes that score_keep_bits writes for n columns.
+inline int64_t score_keep_bytes(int64_t n) { return (n + 8 * U::W - 1) / (8 * U::W) * U::W; }
+
+// Attention: bit j says whether score (row, column + j) of `plane` is kept; column is a multiple of
+// 32, of which four calls have the numbers.
+inline void score_keep_bits(const Dropout& dropout, uint32_t plane, int64_t row, int64_t column,
+                            int64_t n, uint8_t* bits) {
+  if (dropout.threshold >= 65536) {
+    std::memset(bits, 0, score_keep_bytes(n));
+    return;
+  }
+  static constexpr uint32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const uint64_t key = static_cast<uint64_t>(*dropout.seed);
+  const uint32_t first = static_cast<uint32_t>(column / 8);
+  for (int64_t call = 0; 8 * call < n; call += U::W) {
+    U w[4];
+    philox(U(first + static_cast<uint32_t>(call)) + load(lanes), static_cast<uint32_t>(row), plane,
+           key, w);
+    keep_bits_scores(w, dropout.threshold, bits + call);
+  }
+}
+
 }  // namespace
 }  // namespace bigfast::cpu::BIGFAST_ISA

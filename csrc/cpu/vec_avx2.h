@@ -142,5 +142,42 @@ BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
   }
 }
 
+// As keep_bits, of attention's calls in their natural order: four calls have the numbers of 32
+// columns, word g those of columns 8 g .. 8 g + 7.
+BIGFAST_INLINE void keep_bits_scores(const U w[4], int threshold, uint8_t* bits) {
+  const __m256i limit = _mm256_set1_epi16(static_cast<short>(threshold));
+  __m256i keep[4];
+  for (int g = 0; g < 4; ++g)
+    keep[g] = _mm256_cmpeq_epi16(_mm256_max_epu16(w[g].v, limit), w[g].v);
+  // Packing works within halves, and each half is one run of 32 columns.
+  const __m256i low = _mm256_packs_epi16(keep[0], keep[1]);
+  const __m256i high = _mm256_packs_epi16(keep[2], keep[3]);
+  const __m256i run[2] = {_mm256_permute2x128_si256(low, high, 0x20),
+                          _mm256_permute2x128_si256(low, high, 0x31)};
+  for (int i = 0; i < 2; ++i) {
+    const int mask = _mm256_movemask_epi8(run[i]);
+    std::memcpy(bits + 4 * i, &mask, 4);
+  }
+}
+
+// Lane j of row i becomes lane i of row j.
+BIGFAST_INLINE void transpose(F r[8]) {
+  __m256 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
+    t[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+  for (int b = 0; b < 8; b += 4) {  // u[4 b + j]: rows 4 b .. 4 b + 3 of columns j, j + 4
+    for (int half = 0; half < 2; ++half) {
+      u[b + 2 * half] = _mm256_shuffle_ps(t[b + half], t[b + half + 2], 0x44);
+      u[b + 2 * half + 1] = _mm256_shuffle_ps(t[b + half], t[b + half + 2], 0xee);
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    r[j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
+    r[4 + j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
+  }
+}
+
 }  // namespace
 }  // namespace bigfast::cpu::BIGFAST_ISA

@@ -116,5 +116,58 @@ BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
   }
 }
 
+// As keep_bits, of attention's calls in their natural order: four calls have the numbers of 32
+// columns, word g those of columns 8 g .. 8 g + 7.
+BIGFAST_INLINE void keep_bits_scores(const U w[4], int threshold, uint8_t* bits) {
+  const __m512i limit = _mm512_set1_epi16(static_cast<short>(threshold));
+  __m128i byte[4];  // byte r of byte[g]: columns 32 r + 8 g ..
+  for (int g = 0; g < 4; ++g)
+    byte[g] = _mm_cvtsi32_si128(static_cast<int>(_mm512_cmpge_epu16_mask(w[g].v, limit)));
+  const __m128i low = _mm_unpacklo_epi8(byte[0], byte[1]);
+  const __m128i high = _mm_unpacklo_epi8(byte[2], byte[3]);
+  _mm_storeu_si128((__m128i*)bits, _mm_unpacklo_epi16(low, high));
+}
+
+// Lane j of row i becomes lane i of row j.
+BIGFAST_INLINE void transpose(F r[16]) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
+    t[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+  __m512 u[16];  // u[4 b + j]: rows 4 b .. 4 b + 3 of columns j, j + 4, j + 8, j + 12
+  for (int b = 0; b < 16; b += 4) {
+    for (int half = 0; half < 2; ++half) {
+      const __m512d x = _mm512_castps_pd(t[b + half]), y = _mm512_castps_pd(t[b + half + 2]);
+      u[b + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+      u[b + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    const __m512 even0 = _mm512_shuffle_f32x4(u[j], u[4 + j], 0x88);
+    const __m512 odd0 = _mm512_shuffle_f32x4(u[j], u[4 + j], 0xdd);
+    const __m512 even1 = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0x88);
+    const __m512 odd1 = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0xdd);
+    r[j] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    r[4 + j] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    r[8 + j] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+    r[12 + j] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  }
+}
+
+#if BIGFAST_ISA_avx512_bf16
+// Lane i: a's and b's lane i as bf16, a's in the low half. The bits are no float.
+BIGFAST_INLINE F pairs(F a, F b) {
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
+}
+// c plus the dot product of the pairs in a and b, lane by lane.
+BIGFAST_INLINE F dot_pairs(F a, F b, F c) {
+  return _mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v);
+}
+#endif
+
 }  // namespace
 }  // namespace bigfast::cpu::BIGFAST_ISA

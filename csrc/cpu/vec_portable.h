@@ -142,5 +142,31 @@ BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
   }
 }
 
+// As keep_bits, of attention's calls in their natural order: the four calls have the numbers of 32
+// columns, word g those of columns 8 g .. 8 g + 7.
+BIGFAST_INLINE void keep_bits_scores(const U w[4], int threshold, uint8_t* bits) {
+  const uint32_t limit = static_cast<uint32_t>(threshold);
+  for (int g = 0; g < 4; ++g) {
+    uint32_t byte = 0;
+    for (int q = 0; q < 4; ++q) {
+      byte |= static_cast<uint32_t>((w[g].v[q] & 0xffff) >= limit) << (2 * q);
+      byte |= static_cast<uint32_t>((w[g].v[q] >> 16) >= limit) << (2 * q + 1);
+    }
+    bits[g] = static_cast<uint8_t>(byte);
+  }
+}
+
+// Lane j of row i becomes lane i of row j.
+BIGFAST_INLINE void transpose(F r[4]) {
+  const f32x4 low01 = __builtin_shufflevector(r[0].v, r[1].v, 0, 4, 1, 5);
+  const f32x4 low23 = __builtin_shufflevector(r[2].v, r[3].v, 0, 4, 1, 5);
+  const f32x4 high01 = __builtin_shufflevector(r[0].v, r[1].v, 2, 6, 3, 7);
+  const f32x4 high23 = __builtin_shufflevector(r[2].v, r[3].v, 2, 6, 3, 7);
+  r[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+  r[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+  r[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+  r[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+}
+
 }  // namespace
 }  // namespace bigfast::cpu::BIGFAST_ISA

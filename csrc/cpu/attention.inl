@@ -1,0 +1,107 @@
+// What attention's two directions share: sequences, element types, the exponential.
+#pragma once
+
+#include "cpu/attention.h"
+#include "cpu/microkernel.inl"
+#include "cpu/parallel.h"
+#include "cpu/philox.h"
+
+namespace bigfast::cpu::BIGFAST_ISA {
+namespace {
+
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+constexpr float kInfinity = __builtin_inff();
+
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+struct Sequence {
+  int64_t index;
+  int64_t q_begin, q_len;   // in tokens of AttentionRows
+  int64_t k_begin, k_len;   // keys that count
+  int64_t k_all;            // and those beyond, which seqused_k leaves out
+  int64_t first_token;      // of the queries, over all sequences
+  bool causal;
+
+  // How many keys query i sees: the first ones.
+  BIGFAST_INLINE int64_t seen(int64_t i) const {
+    return causal ? min(k_len, max(0, i + 1 + k_len - q_len)) : k_len;
+  }
+};
+
+inline Sequence sequence(const AttentionShape& a, int64_t b) {
+  Sequence s{b, 0, a.queries, 0, a.keys, a.keys, b * a.queries, a.causal};
+  if (a.cu_seqlens) {
+    const int32_t* cu_k = a.cu_seqlens_k ? a.cu_seqlens_k : a.cu_seqlens;
+    s.q_begin = s.first_token = a.cu_seqlens[b];
+    s.q_len = a.cu_seqlens[b + 1] - s.q_begin;
+    s.k_begin = cu_k[b];
+    s.k_all = cu_k[b + 1] - s.k_begin;
+  }
+  s.k_len = a.seqused_k ? a.seqused_k[b] : s.k_all;
+  return s;
+}
+
+template <class T>
+BIGFAST_INLINE const T* row_of(const AttentionRows<const void>& x, int64_t b, int64_t token,
+                               int64_t head) {
+  return static_cast<const T*>(x.data) + b * x.batch + token * x.token + head * x.head;
+}
+template <class T>
+BIGFAST_INLINE T* row_of(const AttentionRows<void>& x, int64_t b, int64_t token, int64_t head) {
+  return static_cast<T*>(x.data) + b * x.batch + token * x.token + head * x.head;
+}
+
+// Packed: nobody's rows, from `begin` on, of a result, which is contiguous.
+inline void zero_tail(const AttentionRows<void>& x, int64_t begin, int64_t tokens, DType dtype) {
+  const int64_t size = dtype == DType::f32 ? 4 : 2;
+  std::memset(static_cast<char*>(x.data) + begin * x.token * size, 0,
+              (tokens - begin) * x.token * size);
+}
+
+// 2^x for x <= 0 or hardly above. Probabilities that are rounded to bf16 need four terms (3e-6).
+BIGFAST_INLINE F exp2_score(F x, float) { return exp2(x); }
+BIGFAST_INLINE F exp2_score(F x, bf16) {
+  x = max(F(-160.0f), x);
+  const F n = round(x);
+  const F f = x - n;
+  F p = fma(F(9.5701e-3f), f, F(5.5917860e-2f));
+  p = fma(p, f, F(2.4024745e-1f));
+  p = fma(p, f, F(6.9312181e-1f));
+  p = fma(p, f, F(9.9999926e-1f));
+  return scale_by_power_of_2(p, n);
+}
+
+// f(e, t) with values of the type that products run in and of the stored type. bf16 products take
+// pairs from rows as they lie, hence an even dim.
+template <class Body>
+void dispatch_types(const AttentionShape& a, Body&& f) {
+  if (a.dtype == DType::f32) return f(float{}, float{});
+  if constexpr (kBf16Products) {
+    if (a.dim % 2 == 0) return f(bf16{}, bf16{});
+  }
+  f(float{}, bf16{});
+}
+
+// Rows of an A operand: in place where T is what products run in, else widened into `scratch`.
+template <class E, class T>
+struct Rows {
+  const E* data;
+  int64_t ld;
+};
+template <class E, class T>
+Rows<E, T> a_rows(const T* x, int64_t ld, int64_t rows, int64_t columns_, E* scratch) {
+  if constexpr (sizeof(E) == sizeof(T)) {
+    return {x, ld};
+  } else {
+    for (int64_t i = 0; i < rows; ++i) {
+      columns(columns_, [&](int64_t j, auto lanes) BIGFAST_LAMBDA {
+        store(scratch + i * columns_ + j, load(x + i * ld + j, lanes), lanes);
+      });
+    }
+    return {scratch, columns_};
+  }
+}
+
+}  // namespace
+}  // namespace bigfast::cpu::BIGFAST_ISA

@@ -1,2 +1,6 @@
-class VerifyReport: pass
-def verify(): pass
+class VerifyReport:
+    pass
+
+
+def verify():
+    pass

@@ -22,9 +22,7 @@ class CMakeBuild(build_ext):
         package = ROOT / "bigfast"
         failure = package / "_build_failure.txt"
         failure.unlink(missing_ok=True)
-        compilers = (
-            [os.environ["CXX"].split()[0]] if "CXX" in os.environ else ["c++", "g++", "clang++"]
-        )
+        compilers = os.environ.get("CXX", "c++ g++ clang++").split()
         if any(map(shutil.which, compilers)):
             build = str(ROOT / "build" / "cpu")
             configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", build]

@@ -61,18 +61,18 @@ BIGFAST_INLINE float to_float(bf16 v) {
   return f;
 }
 
-// 2^x within 2 ulp; -inf gives 0, inf gives inf, NaN stays NaN (the second operand of min and max).
-// Cody and Waite: n = round(x), then a degree-6 polynomial for 2^(x - n) on [-1/2, 1/2].
+// 2^x within 1 ulp; -inf gives 0, inf gives inf, NaN stays NaN (the second operand of min and max).
+// Cody and Waite: n = round(x), then the best degree-6 polynomial for 2^(x - n) on [-1/2, 1/2].
 BIGFAST_INLINE F exp2(F x) {
   x = max(F(-160.0f), min(F(160.0f), x));
   const F n = round(x);
   const F f = x - n;
-  F p = F(1.5403530393381608e-4f);
-  p = fma(p, f, F(1.3333558146428443e-3f));
-  p = fma(p, f, F(9.6181291076284772e-3f));
-  p = fma(p, f, F(5.5504108664821580e-2f));
-  p = fma(p, f, F(2.4022650695910071e-1f));
-  p = fma(p, f, F(6.9314718055994531e-1f));
+  F p = F(1.5353362e-4f);
+  p = fma(p, f, F(1.3398874e-3f));
+  p = fma(p, f, F(9.6184369e-3f));
+  p = fma(p, f, F(5.5503324e-2f));
+  p = fma(p, f, F(2.4022648e-1f));
+  p = fma(p, f, F(6.9314718e-1f));
   p = fma(p, f, F(1.0f));
   return scale_by_power_of_2(p, n);
 }

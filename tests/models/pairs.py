@@ -106,13 +106,16 @@ def check_pair(ours_class, stock, directory, mode: str, backend: str, make_input
 
 
 def _results(model, is_ours: bool, batches: list[dict], run) -> dict[str, Tensor]:
-    """Outputs, losses and gradients of all batches."""
+    """Outputs and gradients of all batches, and the loss of each sequence alone."""
     collected = defaultdict(list)
     for inputs in batches:
         outputs, loss = run(model, is_ours, inputs)
-        collected["loss"].append(loss.float()[None])
         for i, output in enumerate(outputs):
             collected[f"output {i}"].append(output)
         for name, gradient in gradients(model, loss).items():
             collected[f"gradient of {name}"].append(gradient)
+        with torch.no_grad():
+            for b in range(len(inputs["input_ids"])):
+                _, loss = run(model, is_ours, {k: v[b : b + 1] for k, v in inputs.items()})
+                collected["loss"].append(loss[None])
     return {name: torch.cat(parts) for name, parts in collected.items()}

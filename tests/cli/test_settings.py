@@ -53,7 +53,8 @@ def test_errors_of_one_line(settings, arguments, message):
     [
         ("task: a\nsizes:\n  widht: 3\n", r"unknown setting --sizes\.widht; did you mean"),
         ("task: a\ntsak: b\n", r"unknown setting --tsak; did you mean --task\?"),
-        ("task: [\n", "a.yaml"),
+        ("task: [\n", r"a\.yaml: not YAML"),
+        ("just words\n", r"a\.yaml: expected settings"),
     ],
 )
 def test_errors_in_the_file(settings, tmp_path, text, message):

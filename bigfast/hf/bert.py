@@ -38,8 +38,8 @@ from .parts import (
 )
 from .swap import Family
 
-
-family = Family()
+# The softmax of question answering is over all positions of the padded sequence.
+family = Family(reads_padding=(stock.BertForQuestionAnswering,))
 
 # Embeddings ---------------------------------------------------------------------------------------
 

@@ -27,11 +27,13 @@ class Family:
     """The replacements of one model family: stock class -> (fusion, replacement, why_not).
 
     `why_not(module)` says why a module cannot be replaced, or None. Replacements are tried in the
-    order in which they are added.
+    order in which they are added. `reads_padding` are the stock classes whose result depends on
+    the outputs at padding, which a packed base model does not compute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reads_padding: tuple[type, ...] = ()) -> None:
         self.rules: dict[type, tuple[str, type, WhyNot]] = {}
+        self.reads_padding = reads_padding
 
     def replaces(self, stock: type, fusion: str, why_not: WhyNot) -> Callable[[type], type]:
         """Decorator of a subclass of `stock`: makes it pass for `stock`, and adds it."""
@@ -124,7 +126,8 @@ def swap(
         embeddings: word + position + type + layer norm + dropout in one pass.
         loss: in training with labels, only labelled rows go through the language modelling head,
             and `logits` is None; `model(..., skip_logits=False)` keeps them.
-        unpad: padded batches run packed; needs attention. Outputs at padding are zero.
+        unpad: padded batches run packed; needs attention. Outputs at padding are zero, and a head
+            that averages over them sees that; one on the first token reads the first real one.
 
     Returns:
         A report of what was swapped, and why the rest was not.
@@ -136,12 +139,20 @@ def swap(
     if library.NATIVE_MISSING is not None:
         warnings.warn(f"bigfast.swap: no CPU kernels: {library.NATIVE_MISSING}", stacklevel=2)
     restore(model)
+    padded = {
+        child: type(module).__name__
+        for module in model.modules()
+        if isinstance(module, family.reads_padding)
+        for child in module.modules()
+    }
     report = SwapReport(type(model).__name__)
     for stock, (fusion, replacement, why_not) in family.rules.items():
         for name, module in model.named_modules():
             if type(module) is not stock:
                 continue
             reason = why_not(module) if wanted[fusion] else "not asked for"
+            if fusion == "unpad" and module in padded:
+                reason = reason or f"{padded[module]} reads the outputs at padding"
             if reason is None:
                 module.__class__ = replacement
                 report.swapped.setdefault(fusion, []).append(name)

@@ -93,4 +93,16 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "bool wants_word, bool wants_position, bool wants_token_type) -> "
       "(Tensor dword, Tensor dposition, Tensor dtoken_type, Tensor dnorm_weight, "
       "Tensor dnorm_bias)");
+  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which divide
+  // H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale > 0
+  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  m.def(
+      "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
+      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
+      "(Tensor o, Tensor lse)");
+  // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
+  m.def(
+      "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
+      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
 }

@@ -8,7 +8,14 @@ from typing import Literal
 
 import torch
 
-from bigfast.cli.run import add_run, claim, epochs_to_steps, model_folder, resolve_length, train
+from bigfast.cli.run import (
+    add_run,
+    check_start,
+    epochs_to_steps,
+    model_folder,
+    resolve_length,
+    train,
+)
 from bigfast.cli.settings import Settings
 from bigfast.data import Labelled, Tokenizer, is_held_out, read_labelled
 from bigfast.models import BertForSequenceClassification
@@ -80,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     config = ClassifyConfig(**vars(chosen.classify))
     data = LabelledConfig(**vars(chosen.data))
     resolve_length(chosen.train, DEFAULT_EPOCHS)
-    claim(chosen.output_dir, chosen.resume)
+    check_start(chosen)
 
     folder = model_folder(chosen.model_name_or_path)
     tokenizer = Tokenizer.from_pretrained(folder)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from bigfast.cli.corpus import DataConfig
-from bigfast.cli.run import add_run, claim, epochs_to_steps, resolve_length, train
+from bigfast.cli.run import add_run, check_start, epochs_to_steps, resolve_length, train
 from bigfast.cli.settings import Settings, early
 from bigfast.data.prepare import Prepared
 from bigfast.models.config import ModelConfig
@@ -29,6 +29,7 @@ DERIVED = {
     "num_labels",
     "classifier_dropout",
 }
+LEARNING_RATE = 5e-4  # TrainConfig's is for fine-tuning
 EXAMPLE = """\
   bigfast pretrain --task clm --data.path corpus/ --output_dir runs/gpt \\
       --model.n_layer 4 --model.n_head 4 --model.n_embd 256 \\
@@ -50,6 +51,7 @@ def build(task: str | None) -> Settings:
     )
     settings.add("task", Literal[NAMES], None, "what to learn", required=True)
     add_run(settings)
+    settings.parser.set_defaults({"train.learning_rate": LEARNING_RATE})
     settings.add_group(DataConfig, "data")
     cls = TASKS[name]
     positions, length = POSITIONS[group]
@@ -77,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     model_config = _model_config(task_class, chosen, group)
     data = DataConfig(**vars(chosen.data))
     resolve_length(chosen.train)
-    claim(chosen.output_dir, chosen.resume)
+    check_start(chosen)
 
     prepared = data.open(chosen.output_dir, bert=group == "mlm")
     task = task_class(prepared.train, prepared.held_out, task_config, seed=chosen.train.seed)

@@ -37,12 +37,14 @@ def add_run(settings: Settings) -> None:
     )
 
 
-def claim(output_dir: str, resume: bool | str) -> None:
-    """ValueError if `output_dir` holds a run that is not to be continued."""
-    folder = Path(output_dir)
-    if not resume and (checkpoints(folder) or (folder / "log.jsonl").exists()):
+def check_start(chosen: Any) -> None:
+    """ValueError, before any work, for a device that is not there and for an output_dir that holds
+    a run which is not to be continued."""
+    device(chosen.device)
+    folder = Path(chosen.output_dir)
+    if not chosen.resume and (checkpoints(folder) or (folder / "log.jsonl").exists()):
         raise ValueError(
-            f"output_dir {output_dir!r} holds a run: --resume continues it, or choose another"
+            f"output_dir {str(folder)!r} holds a run: --resume continues it, or choose another"
         )
 
 

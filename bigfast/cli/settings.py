@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import jsonargparse
 
 CONFIG_FILE = "config.yaml"
-_COMMENTED_FIELD = re.compile(r"^    (\w+): [^#]*#\s*(.+)$", re.MULTILINE)
+_COMMENTED_FIELD = re.compile(r"^    (\w+): [^#\n]*#\s*(.+)$", re.MULTILINE)
 _UNKNOWN = (
     re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)"),
     re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
@@ -33,6 +33,7 @@ class Settings:
         library = _library()
         self.parser: jsonargparse.ArgumentParser = library.ArgumentParser(
             prog=f"bigfast {command}",
+            usage=f"bigfast {command} [--config FILE.yaml] [--SETTING VALUE ...]",
             description=description,
             epilog=f"example:\n{example}",
             formatter_class=_formatter(library),
@@ -42,8 +43,9 @@ class Settings:
         self.parser.add_argument("--config", action="config", help="settings in YAML")
 
     def add(self, name: str, type: Any, default: Any, help: str, **options: Any) -> None:
-        """One setting of its own."""
-        self.parser.add_argument(f"--{name}", type=type, default=default, help=help, **options)
+        """One setting of its own; `group.field` joins the group."""
+        group = self.parser.groups.get(name.rpartition(".")[0], self.parser)
+        group.add_argument(f"--{name}", type=type, default=default, help=help, **options)
 
     def add_group(self, config: type, name: str | None, *, skip: Collection[str] = ()) -> None:
         """The fields of the dataclass `config` but `skip`, as `--name.field` (or `--field`)."""

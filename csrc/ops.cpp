@@ -5,6 +5,10 @@
 // Common letters: T tokens, N features, B sequences, S tokens of each, H heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each
 // token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
 // in 0..65536, an element is kept where its 16-bit random number is >= it.
+// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T),
+// the logical row of each token for dropout (default 0..T-1); `seed` int64 (1), absent where
+// nothing is dropped; `threshold` in 0..65536, an element is kept where its 16-bit random number is
+// >= it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(bigfast, m) {
@@ -105,4 +109,19 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
       "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
       "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+
+  // x (B S, N) of any dtype, unit last stride; rows int32 (T) -> (T, N); and the other way round,
+  // zeros in rows that are not named: x (T, N) -> (padded, N).
+  m.def("unpad(Tensor x, Tensor rows) -> Tensor");
+  m.def("pad(Tensor x, Tensor rows, SymInt padded) -> Tensor");
+
+  // gate, up (T, N), unit last stride; y, dy (T, N).
+  m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
+  m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
+
+  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or int64
+  // (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward of the same.
+  m.def(
+      "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
+      "bool interleaved, bool inverse) -> (Tensor, Tensor)");
 }

@@ -49,6 +49,9 @@ class Plan:
     layers: int = 4
     heads: int = 4
     row: int = 128  # tokens in a row of the BERT
+    eval_steps: int = 200
+    finetune_epochs: float = 2.0
+    finetune_lr: float = 3e-4
     gpt_hidden: int = 192
     gpt_block: int = 256  # tokens in a row of the GPT
     batch: int = 16  # rows of the BERT in a step

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from check import check
 from torch import Tensor
 
 from bigfast import ops

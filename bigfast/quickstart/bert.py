@@ -75,7 +75,9 @@ def pretrain_bert(
     return fit(model, task, tokenizer, config, folder / "bert")
 
 
-def classify(text: Text, tokenizer: Tokenizer, plan: Plan, seed: int, folder: Path) -> Classification:
+def classify(
+    text: Text, tokenizer: Tokenizer, plan: Plan, seed: int, folder: Path
+) -> Classification:
     """Fine-tunes `folder`/bert, and what it is compared with, on the labels of the text.
 
     Pretrained and not, the network gets the same examples in the same order for as many steps. The

@@ -14,15 +14,10 @@ from pathlib import Path
 from bigfast.data import (
     Document,
     Example,
-    Shard,
-    Tokenizer,
-    is_held_out,
     passage_pairs,
     python_stdlib,
     read_corpus,
     stdlib_pairs,
-    train_tokenizer,
-    write_shard,
 )
 from bigfast.quickstart.plan import Plan
 
@@ -119,9 +114,20 @@ def _pieces(documents: Iterable[Document]) -> Iterator[Document]:
 def _sample(documents: list[Document], size: int) -> list[Document]:
     """The documents in an order that their names' hashes give, up to about `size` characters."""
     chosen, total = [], 0
-    for document in sorted(documents, key=lambda d: blake2b(d.name.encode("utf-8", "replace")).digest()):
+    for document in sorted(documents, key=lambda document: _digest(document.name)):
         if total >= size:
             break
         chosen.append(document)
         total += len(document.text)
     return chosen
+
+
+def _digest(name: str) -> bytes:
+    return blake2b(name.encode("utf-8", "surrogateescape")).digest()
+
+
+def _opening(text: str) -> str:
+    """The first words of a text, up to about 80 characters."""
+    text = text.strip()
+    end = text.find(" ", 80)
+    return text if end < 0 else text[:end]

@@ -60,7 +60,9 @@ def pretrain_gpt(
     return fit(model, task, tokenizer, config, folder / "gpt")
 
 
-def write_samples(text: Text, tokenizer: Tokenizer, plan: Plan, seed: int, folder: Path) -> list[Sample]:
+def write_samples(
+    text: Text, tokenizer: Tokenizer, plan: Plan, seed: int, folder: Path
+) -> list[Sample]:
     """What `folder`/gpt adds to each of the text's prompts."""
     model = GPTForCausalLM.from_pretrained(folder / "gpt", dtype=torch.float32)
     settings = GenerateConfig(

@@ -57,6 +57,7 @@ class Plan:
     batch: int = 16  # rows of the BERT in a step
     finetune_batch: int = 16
     gpt_batch: int = 8
+    swap_seconds: float = 6.0
 
 
 def make_plan(minutes: float) -> Plan:

@@ -93,7 +93,8 @@ class Swap:
     excess: float  # largest error over the allowed one, of the loss's gradients
     rows: int
     tokens: int
-    times: dict[str, Times]
+    stock: dict[str, Times]  # by precision
+    swapped: dict[str, Times]
 
     @property
     def same(self) -> bool:

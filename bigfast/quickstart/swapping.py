@@ -33,19 +33,20 @@ def compare_swapped(folder: Path, batch: Batch, seconds: float) -> Swap:
     truth = copy.deepcopy(stock).double()
     losses, gradients = zip(*(_loss_and_gradients(m, batch) for m in (stock, swapped, truth)))
     plain, ours, exact = gradients
-    steps = {
-        "stock, bf16 autocast": _step(copy.deepcopy(stock), batch, autocast=True),
-        "swapped, bf16 autocast": _step(copy.deepcopy(swapped), batch, autocast=True),
-        "stock, pure bf16": _step(copy.deepcopy(stock).bfloat16(), batch, autocast=False),
-        "swapped, pure bf16": _step(copy.deepcopy(swapped).bfloat16(), batch, autocast=False),
-    }
+    steps = {}
+    for precision, autocast in (("bf16 autocast", True), ("pure bf16", False)):
+        for name, model in (("stock", stock), ("swapped", swapped)):
+            copied = copy.deepcopy(model).to(torch.float32 if autocast else torch.bfloat16)
+            steps[name, precision] = _step(copied, batch, autocast)
+    times = _interleave(steps, seconds)
     return Swap(
         stock_loss=losses[0],
         swapped_loss=losses[1],
         excess=max(excess(ours, plain, exact).values()),
         rows=len(batch["input_ids"]),
         tokens=int(batch["attention_mask"].sum()),
-        times=_interleave(steps, seconds),
+        stock={precision: t for (name, precision), t in times.items() if name == "stock"},
+        swapped={precision: t for (name, precision), t in times.items() if name == "swapped"},
     )
 
 
@@ -55,7 +56,7 @@ def _loss_and_gradients(model: nn.Module, batch: Batch) -> tuple[float, Tensor]:
     return float(loss), torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def _step(model: nn.Module, batch: Batch, *, autocast: bool) -> Callable[[], None]:
+def _step(model: nn.Module, batch: Batch, autocast: bool) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
@@ -68,11 +69,13 @@ def _step(model: nn.Module, batch: Batch, *, autocast: bool) -> Callable[[], Non
     return step
 
 
-def _interleave(steps: dict[str, Callable[[], None]], seconds: float) -> dict[str, Times]:
+def _interleave(
+    steps: dict[tuple[str, str], Callable[[], None]], seconds: float
+) -> dict[tuple[str, str], Times]:
     """Milliseconds of each; they take turns, so that a slow moment hits them all."""
     for step in steps.values():
         step()  # the first one sets things up
-    taken: dict[str, list[float]] = {name: [] for name in steps}
+    taken: dict[tuple[str, str], list[float]] = {name: [] for name in steps}
     began = time.perf_counter()
     rounds = 0
     while rounds < ROUNDS or time.perf_counter() - began < seconds:

@@ -13,7 +13,11 @@ from bigfast.train.tracking import read_log
 
 
 def fit(
-    model: PretrainedModel, task: Task, tokenizer: Tokenizer, config: TrainConfig, folder: Path | None
+    model: PretrainedModel,
+    task: Task,
+    tokenizer: Tokenizer,
+    config: TrainConfig,
+    folder: Path | None,
 ) -> Training:
     """Trains `model`; with `folder` it is saved there, as transformers reads it.
 

@@ -112,13 +112,12 @@ def _pieces(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 def _sample(documents: list[Document], size: int) -> list[Document]:
-    """The documents in an order that their names' hashes give, up to about `size` characters."""
-    chosen, total = [], 0
+    """Documents of up to `size` characters together, drawn by the hashes of their names."""
+    chosen, room = [], size
     for document in sorted(documents, key=lambda document: _digest(document.name)):
-        if total >= size:
-            break
-        chosen.append(document)
-        total += len(document.text)
+        if len(document.text) <= room:
+            chosen.append(document)
+            room -= len(document.text)
     return chosen
 
 

@@ -21,6 +21,7 @@ from bigfast.quickstart.results import (
     Scores,
     Training,
 )
+from bigfast.quickstart.stages import Stages
 from bigfast.quickstart.training import fit
 from bigfast.tasks import ClassifyConfig, ClassifyTask, MlmConfig, MlmNspTask
 from bigfast.train import TrainConfig
@@ -76,12 +77,12 @@ def pretrain_bert(
 
 
 def classify(
-    text: Text, tokenizer: Tokenizer, plan: Plan, seed: int, folder: Path
+    text: Text, tokenizer: Tokenizer, plan: Plan, seed: int, folder: Path, stages: Stages
 ) -> Classification:
     """Fine-tunes `folder`/bert, and what it is compared with, on the labels of the text.
 
-    Pretrained and not, the network gets the same examples in the same order for as many steps. The
-    pretrained one of the first seed goes to `folder`/classifier.
+    Pretrained and not, the network gets the same examples in the same order for as many steps: the
+    planned ones, or what the first run makes of its time. That one goes to `folder`/classifier.
     """
     task_config = ClassifyConfig(
         max_seq_length=plan.row,
@@ -95,16 +96,17 @@ def classify(
         PRETRAINED: [],
     }
     train, test = (Labelled(e, LABELS) for e in (text.train_examples, text.test_examples))
-    steps = 0
+    steps, minutes = None, plan.finetune_minutes
     for run in range(SEEDS):
         for method in (PRETRAINED, FRESH):
-            name = f"{'pretrained' if method == PRETRAINED else 'fresh'}-{run + 1}"
+            stages.say(f"{method}, seed {seed + run}")
             task = ClassifyTask(train, test, tokenizer, task_config, seed=seed + run)
-            task.name = f"classify {name}"
+            whole = max(1, round(plan.finetune_epochs * len(task)))
+            name = f"{'pretrained' if method == PRETRAINED else 'fresh'}-{run + 1}"
             config = TrainConfig(
                 output_dir=str(folder / "training" / name),
-                max_steps=max(1, round(plan.finetune_epochs * len(task))),
-                max_minutes=plan.finetune_minutes,
+                max_steps=steps or whole,
+                max_minutes=None if steps else minutes,
                 learning_rate=plan.finetune_lr,
                 weight_decay=0.01,
                 warmup_ratio=0.1,
@@ -119,14 +121,14 @@ def classify(
                 model = BertForSequenceClassification(bert_config(plan, tokenizer))
             keep = folder / "classifier" if method == PRETRAINED and run == 0 else None
             result = fit(model, task, tokenizer, config, keep)
-            steps = max(steps, result.steps)
+            steps = result.steps  # the first one's, which the clock may have cut short
             scores[method].append(Scores(**{k: result.held_out[k] for k in Scores.__annotations__}))
     return Classification(
         question=text.question,
         train_examples=len(train.examples),
         test_examples=len(test.examples),
-        epochs=plan.finetune_epochs,
         steps=steps,
+        epochs=steps * plan.finetune_batch / len(train.examples),
         scores=scores,
     )
 

@@ -45,8 +45,8 @@ class Classification:
     question: str
     train_examples: int
     test_examples: int
+    steps: int  # of each fine-tuning
     epochs: float
-    steps: int
     scores: dict[str, list[Scores]]
 
     def mean_f1(self, method: str) -> float:

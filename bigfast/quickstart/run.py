@@ -56,7 +56,7 @@ def quickstart(config: QuickstartConfig) -> Results:
     with stages.stage(BERT):
         bert = pretrain_bert(*bert_data, plan, seed, folder)
     with stages.stage(CLASSIFY):
-        classification = classify(text, bert_data[2], plan, seed, folder)
+        classification = classify(text, bert_data[2], plan, seed, folder, stages)
     with stages.stage(GPT):
         gpt = pretrain_gpt(*gpt_data, plan, seed, folder)
     with stages.stage(COMPRESS):

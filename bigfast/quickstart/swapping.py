@@ -26,7 +26,9 @@ def compare_swapped(folder: Path, batch: Batch, seconds: float) -> Swap:
     steps (dropout on, torch's fused AdamW) of all four kinds in turn, for about `seconds`.
     """
     from transformers import BertForPreTraining
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     stock = BertForPreTraining.from_pretrained(folder, dtype=torch.float32).eval()
     swapped = copy.deepcopy(stock)
     bigfast.swap(swapped)
@@ -53,7 +55,7 @@ def compare_swapped(folder: Path, batch: Batch, seconds: float) -> Swap:
 def _loss_and_gradients(model: nn.Module, batch: Batch) -> tuple[float, Tensor]:
     loss = model(**batch).loss
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    return float(loss), torch.cat([gradient.flatten() for gradient in gradients])
+    return float(loss.detach()), torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def _step(model: nn.Module, batch: Batch, autocast: bool) -> Callable[[], None]:

@@ -37,8 +37,8 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   // dy like x -> dx, dbias or (0).
   m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
 
-  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0); word
-  // (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
+  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0);
+  // word (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
   // -> y (T, N) of out_dtype; mean, rstd (T) fp32, or (0) without norm.
   m.def(
       "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
@@ -63,8 +63,8 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
   m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
 
-  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or int64
-  // (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward of the same.
+  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or
+  // int64 (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward.
   m.def(
       "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
       "bool interleaved, bool inverse) -> (Tensor, Tensor)");

@@ -1,7 +1,7 @@
 // r = word[id] + position[position id] + token_type[type id];  y = dropout((r - mean) rstd w + b)
 //
-// Forward: one row at a time, gathered once into an fp32 buffer that stays in L1. Backward gathers r
-// again instead of reading a stored one, and leaves dr of every token in fp32; with
+// Forward: one row at a time, gathered once into an fp32 buffer that stays in L1. Backward gathers
+// r again instead of reading a stored one, and leaves dr of every token in fp32; with
 // h = (r - mean) rstd and g = dropout(dy) w:
 //   dr = rstd (g - avg(g) - h avg(g h));   dw = sum dropout(dy) h;   db = sum dropout(dy)
 // Then each table's gradient is a sum of rows of dr: the tokens of a table row are chained in

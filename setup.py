@@ -22,8 +22,8 @@ class CMakeBuild(build_ext):
         package = ROOT / "bigfast"
         failure = package / "_build_failure.txt"
         failure.unlink(missing_ok=True)
-        compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
-        if compiler and shutil.which(compiler.split()[0]):
+        compilers = os.environ.get("CXX", "c++ g++ clang++").split()
+        if any(map(shutil.which, compilers)):
             build = str(ROOT / "build" / "cpu")
             configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", build]
             configure += [f"-DPython_EXECUTABLE={sys.executable}"]
@@ -48,7 +48,10 @@ for name, folder in mapped.items():
 setup(
     packages=packages,
     package_dir=mapped,
-    package_data={"bigfast": ["*.so", "_build_failure.txt", "py.typed"]},
+    package_data={
+        "bigfast": ["*.so", "_build_failure.txt", "py.typed"],
+        "bigfast.kernels": ["README.md"],  # makes the folder, which may have no module, importable
+    },
     ext_modules=[Extension("bigfast._data", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

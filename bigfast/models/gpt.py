@@ -6,8 +6,10 @@ the decoder that followed it: RMS norm, rotary positions, SwiGLU and grouped-que
     logits = norm(x) W_word^T
 
 The sums are taken by the norms that follow them: a sublayer hands on its output x and the residual
-that it is yet to be added to, so that dropout, sum and norm are one pass. Names of modules and
-parameters are those of transformers' GPT-2. The stream is packed; attention stays in a sequence.
+that it is yet to be added to, so that dropout, sum and norm are one pass. Under autocast sublayers
+compute in bf16 and the residual stays fp32, as in torch: what it lost, later layers would lack.
+Names of modules and parameters are those of transformers' GPT-2. The stream is packed; attention
+stays within a sequence.
 """
 
 import math
@@ -242,6 +244,7 @@ class GPT(GPTPretrainedModel):
             input_ids, self.wte.weight, position=self.wpe.weight if learned else None,
             position_ids=layout.positions if learned else None,
             dropout_p=config.embd_pdrop if self.training else 0.0, rows=layout.rows,
+            out_dtype=self.wte.weight.dtype,  # under autocast the residual stream stays fp32
         )  # fmt: skip
         residual = None
         for block in self.h:

@@ -45,7 +45,7 @@ def adamw_ref(
         p = (masters[i] if masters else param).to(m.dtype)
         g = grad.to(m.dtype)
         if grad_scale is not None:
-            g = g * grad_scale.to(m.dtype)
+            g = g * grad_scale.reshape(()).to(m.dtype)
         if maximize:
             g = -g
         m.lerp_(g, 1 - beta1)
@@ -104,7 +104,7 @@ registry.register(
 bump_versions("adamw_")
 
 
-def _check(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale) -> None:
+def _check(params, grads, exp_avgs, exp_avg_sqs, masters, step, grad_scale) -> None:
     lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
     if masters:
         lists["masters"] = masters
@@ -124,6 +124,11 @@ def _check(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale) -> None:
     for i, param in enumerate(params):
         if not param.is_floating_point():
             raise TypeError(f"params[{i}] must be floating point, got {param.dtype}")
+    if isinstance(step, Tensor):
+        if step.numel() != 1:
+            raise ValueError(f"step must be one number, got shape {tuple(step.shape)}")
+    elif step < 1:
+        raise ValueError(f"step must be counted from 1, got {step}")
     if grad_scale is not None and grad_scale.numel() != 1:
         raise ValueError(
             f"grad_scale must be one number, got a tensor of shape {tuple(grad_scale.shape)}"
@@ -165,7 +170,7 @@ def adamw(
     Raises ValueError or TypeError for lists, shapes or dtypes that do not fit.
     """
     params, grads = list(params), list(grads)
-    _check(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale)
+    _check(params, grads, exp_avgs, exp_avg_sqs, masters, step, grad_scale)
     if not params:
         return
     name = registry.choose(

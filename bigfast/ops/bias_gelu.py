@@ -27,7 +27,7 @@ def bias_gelu_ref(x: Tensor, bias: Tensor | None = None, *, approximate: str = "
 class _BiasGelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, tanh):
-        x2d = x.reshape(-1, x.shape[-1]).contiguous()
+        x2d = x.reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous()
         ctx.save_for_backward(x2d, bias)
         ctx.tanh = tanh
         return torch.ops.bigfast.bias_gelu_fwd(x2d, bias, tanh).view(x.shape)

@@ -48,7 +48,7 @@ def linear_cross_entropy_ref(
         reduction="sum" if num_items is not None else reduction,
     )  # fmt: skip
     if num_items is not None:
-        return losses / num_items
+        return losses / (num_items.reshape(()) if isinstance(num_items, Tensor) else num_items)
     return losses.view(target.shape) if reduction == "none" else losses
 
 
@@ -56,7 +56,7 @@ def linear_cross_entropy_ref(
 _library = torch.library.Library("bigfast", "FRAGMENT")
 # input (T, N), weight (V, N), bias (V), target (T), scale fp32 (1) or (T): what each row's loss is
 # multiplied with in the gradients; products run in `dtype`. Gradients that are not wanted are (0).
-# losses (T) and their sum are fp32 and not scaled.
+# losses (T) fp32 and their sum fp64 are not scaled.
 _library.define(
     "linear_cross_entropy(Tensor input, Tensor weight, Tensor? bias, Tensor target, Tensor scale, "
     "int ignore_index, ScalarType dtype, bool want_dinput, bool want_dweight, bool want_dbias) -> "
@@ -102,7 +102,7 @@ def _run_chunks(
     dweight, product = None, torch.empty_like(matrix) if want_dweight else None
     step = _chunk_rows(rows.numel(), weight.shape[0], x.element_size())
     buffer = input.new_empty((step, weight.shape[0]), dtype=dtype)
-    for begin in range(0, rows.numel(), step):
+    for begin in range(0, rows.numel(), max(step, 1)):
         part = slice(begin, begin + step)
         z = buffer[: x[part].shape[0]]
         torch.mm(x[part], matrix.t(), out=z)
@@ -119,7 +119,7 @@ def _run_chunks(
     none = lambda t: t.new_empty(0)
     return (
         losses.new_zeros(target.shape).index_copy_(0, rows, losses),
-        total.float(),
+        total,
         none(input) if dx is None else _spread(dx.to(input.dtype), rows, input),
         none(weight) if not want_dweight else _or_zeros(dweight, weight),
         none(weight if bias is None else bias) if dbias is None else dbias.to(bias.dtype),
@@ -148,7 +148,7 @@ def _(
     like_bias = weight if bias is None else bias
     return (
         input.new_empty(target.shape, dtype=torch.float32),
-        input.new_empty((), dtype=torch.float32),
+        input.new_empty((), dtype=torch.float64),
         input.new_empty(input.shape if want_dinput else 0),
         weight.new_empty(weight.shape if want_dweight else 0),
         like_bias.new_empty(weight.shape[0] if want_dbias else 0),
@@ -156,15 +156,15 @@ def _(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The scaled sum of losses."""
+    """The sum of losses over `items`, fp32 ()."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, target, scale, ignore_index, dtype, *wanted):
+    def forward(ctx, input, weight, bias, target, items, ignore_index, dtype, *wanted):
         _, total, *grads = torch.ops.bigfast.linear_cross_entropy(
-            input, weight, bias, target, scale, ignore_index, dtype, *wanted
+            input, weight, bias, target, items.reciprocal(), ignore_index, dtype, *wanted
         )
         ctx.save_for_backward(*(g if want else None for g, want in zip(grads, wanted)))
-        return total * scale
+        return (total / items).float()
 
     @staticmethod
     @once_differentiable
@@ -180,9 +180,9 @@ class _LinearCrossEntropyRows(torch.autograd.Function):
     """One loss per row."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, target, scale, ignore_index, dtype, *wanted):
+    def forward(ctx, input, weight, bias, target, items, ignore_index, dtype, *wanted):
         losses, *_ = torch.ops.bigfast.linear_cross_entropy(
-            input, weight, bias, target, scale, ignore_index, dtype, False, False, False
+            input, weight, bias, target, items, ignore_index, dtype, False, False, False
         )
         ctx.save_for_backward(input, weight, bias, target)
         ctx.arguments = ignore_index, dtype, *wanted
@@ -238,15 +238,17 @@ def _check(input, weight, target, bias, reduction, ignore_index, num_items, dtyp
         raise ValueError(f"num_items must be one number, got shape {tuple(num_items.shape)}")
 
 
-def _scale(target, reduction, ignore_index, num_items) -> Tensor:
-    """What the sum of losses is multiplied with, fp32 (1)."""
+def _items(
+    target: Tensor, reduction: str, ignore_index: int, num_items: Tensor | int | None
+) -> Tensor:
+    """What the sum of losses is divided by, fp32 ()."""
     if reduction != "mean":
         return target.new_ones((), dtype=torch.float32)
     if num_items is None:
         num_items = (target != ignore_index).sum()
     elif not isinstance(num_items, Tensor):
         num_items = torch.full((), num_items, device=target.device)
-    return num_items.reshape(()).float().reciprocal()
+    return num_items.reshape(()).float()
 
 
 def linear_cross_entropy(
@@ -305,7 +307,7 @@ def linear_cross_entropy(
     try:
         loss = function.apply(
             input.reshape(-1, input.shape[-1]), linear_weight, bias, labels,
-            _scale(labels, reduction, ignore_index, num_items), ignore_index, dtype, *wanted,
+            _items(labels, reduction, ignore_index, num_items), ignore_index, dtype, *wanted,
         )  # fmt: skip
     except RuntimeError:  # the kernel met a label out of range: say which
         if can_read_labels(target):

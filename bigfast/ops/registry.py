@@ -77,6 +77,18 @@ def choose(op: str, device: str, *args) -> str:
     return "reference"
 
 
+def why_no_kernel(op: str, device: str) -> str | None:
+    """Why nothing but the reference could serve `op` on `device`, or None. A forced choice has no
+    reason: it was asked for."""
+    if _forced.get(op) or _forced.get(None):
+        return None
+    if device == "cpu" and NATIVE_MISSING is not None:
+        return NATIVE_MISSING
+    if all(candidate.name == "reference" for candidate in candidates(op, device)):
+        return f"{op} has no fused kernel for {device} yet"
+    return None
+
+
 @contextmanager
 def watch() -> Iterator[list[tuple[str, str, tuple]]]:
     """A list that inside the block receives (op, device type, arguments) of each choice made."""

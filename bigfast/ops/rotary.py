@@ -12,8 +12,10 @@ R on pass unchanged. Su et al., "RoFormer: Enhanced Transformer with Rotary Posi
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import dtypes, indices, registry
+from .library import register_fake
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
@@ -49,7 +51,45 @@ def rotary_ref(
     return _rotate(q, cos, sin, interleaved), _rotate(k, cos, sin, interleaved)
 
 
-registry.register("rotary", cpu=(registry.REFERENCE,))
+def _heads(x: Tensor) -> Tensor:
+    """x (..., H, D) as (T, H, D) with unit last stride: a view where x allows it."""
+    x = x.reshape(x.shape[:-2].numel(), *x.shape[-2:])
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+class _Rotary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, cos, sin, positions, interleaved):
+        cos, sin = cos.contiguous(), sin.contiguous()
+        if positions is not None:
+            positions = positions.reshape(-1).contiguous()
+        ctx.save_for_backward(cos, sin, positions)
+        ctx.seqlen, ctx.interleaved = q.shape[-3], interleaved
+        ctx.q_shape, ctx.k_shape = q.shape, k.shape
+        q_out, k_out = torch.ops.bigfast.rotary(
+            _heads(q), _heads(k), cos, sin, positions, ctx.seqlen, interleaved, False
+        )
+        return q_out.view(q.shape), k_out.view(k.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dq, dk):
+        dq, dk = torch.ops.bigfast.rotary(
+            _heads(dq), _heads(dk), *ctx.saved_tensors, ctx.seqlen, ctx.interleaved, True
+        )
+        return dq.view(ctx.q_shape), dk.view(ctx.k_shape), None, None, None, None
+
+
+@register_fake("rotary")
+def _(q, k, cos, sin, positions, seqlen, interleaved, inverse):
+    return q.new_empty(q.shape), k.new_empty(k.shape)
+
+
+def _why_not_native(q: Tensor) -> str | None:
+    return dtypes.why_not_native(q.dtype)
+
+
+registry.register("rotary", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
 def rotary(
@@ -78,10 +118,12 @@ def rotary(
     Raises ValueError or TypeError for shapes, dtypes or positions that do not fit.
     """
     _check(q, k, cos, sin, positions)
-    return indices.guarded(
-        lambda: rotary_ref(q, k, cos, sin, positions=positions, interleaved=interleaved),
-        ("positions", positions, cos.shape[0]),
-    )
+    name = registry.choose("rotary", q.device.type, q)
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        call = lambda: rotary_ref(q, k, cos, sin, positions=positions, interleaved=interleaved)
+    else:
+        call = lambda: _Rotary.apply(q, k, cos, sin, positions, interleaved)
+    return indices.guarded(call, ("positions", positions, cos.shape[0]))
 
 
 def _check(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None) -> None:

@@ -9,8 +9,10 @@ computed again. Elements are independent.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import dtypes, registry
+from .library import register_fake
 
 
 def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
@@ -19,7 +21,44 @@ def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
     return (F.silu(gate.to(wide)) * up.to(wide)).to(gate.dtype)
 
 
-registry.register("swiglu", cpu=(registry.REFERENCE,))
+def _rows(x: Tensor) -> Tensor:
+    """x (..., N) as (rows, N) with unit last stride: a view where x allows it."""
+    x = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
+class _Swiglu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, up):
+        shape = gate.shape
+        gate, up = _rows(gate), _rows(up)
+        ctx.save_for_backward(gate, up)
+        return torch.ops.bigfast.swiglu_fwd(gate, up).view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        gate, up = ctx.saved_tensors
+        dy2d = dy.reshape(gate.shape).contiguous()
+        dgate, dup = torch.ops.bigfast.swiglu_bwd(dy2d, gate, up)
+        return dgate.view(dy.shape), dup.view(dy.shape)
+
+
+@register_fake("swiglu_fwd")
+def _(gate, up):
+    return gate.new_empty(gate.shape)
+
+
+@register_fake("swiglu_bwd")
+def _(dy, gate, up):
+    return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
+
+
+def _why_not_native(gate: Tensor) -> str | None:
+    return dtypes.why_not_native(gate.dtype)
+
+
+registry.register("swiglu", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -37,7 +76,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     Raises ValueError or TypeError for shapes or dtypes that do not fit.
     """
     _check(gate, up)
-    return swiglu_ref(gate, up)
+    name = registry.choose("swiglu", gate.device.type, gate)
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        return swiglu_ref(gate, up)
+    return _Swiglu.apply(gate, up)
 
 
 def _check(gate: Tensor, up: Tensor) -> None:

@@ -1,15 +1,18 @@
 """From padded batches (B, S, ...) to packed tokens (T, ...), and back.
 
 Once per model, not per layer: `pack` finds the tokens of an attention mask, `unpad` gathers their
-rows, `pad` scatters them, with zeros at the padding. Each of the two is the other's backward.
+rows, `pad` scatters them, with zeros at the padding. Each of the two is the other's backward, so
+that both may be differentiated any number of times. Every row is copied by one task.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import registry
+from . import indices, registry
+from .library import register_fake
 
 
 class Packing(NamedTuple):
@@ -63,8 +66,49 @@ def pad_ref(x: Tensor, packing: Packing) -> Tensor:
     return out.index_copy(0, packing.rows.long(), x).unflatten(0, packing[3:])
 
 
-registry.register("unpad", cpu=(registry.REFERENCE,))
-registry.register("pad", cpu=(registry.REFERENCE,))
+def _rows(x: Tensor, leading: int) -> Tensor:
+    """x as (rows, N), its first `leading` dims being rows; unit last stride: a view where x allows
+    it."""
+    x = x.reshape(math.prod(x.shape[:leading]), math.prod(x.shape[leading:]))
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.save_for_backward(rows)
+        ctx.batch, ctx.seqlen = x.shape[:2]
+        return torch.ops.bigfast.unpad(_rows(x, 2), rows).view(rows.shape[0], *x.shape[2:])
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _Pad.apply(dy, *ctx.saved_tensors, ctx.batch, ctx.seqlen), None
+
+
+class _Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rows, batch, seqlen):
+        ctx.save_for_backward(rows)
+        y = torch.ops.bigfast.pad(_rows(x, 1), rows, batch * seqlen)
+        return y.view(batch, seqlen, *x.shape[1:])
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _Unpad.apply(dy, *ctx.saved_tensors), None, None, None
+
+
+@register_fake("unpad")
+def _(x, rows):
+    return x.new_empty(rows.shape[0], x.shape[1])
+
+
+@register_fake("pad")
+def _(x, rows, padded):
+    return x.new_empty(padded, x.shape[1])
+
+
+registry.register("unpad", cpu=(registry.cpp(registry.always), registry.REFERENCE))
+registry.register("pad", cpu=(registry.cpp(registry.always), registry.REFERENCE))
 
 
 def unpad(x: Tensor, packing: Packing) -> Tensor:
@@ -76,7 +120,12 @@ def unpad(x: Tensor, packing: Packing) -> Tensor:
         raise ValueError(
             f"x must be (B, S, ...) = {tuple(packing[3:])} as in packing, got {tuple(x.shape)}"
         )
-    return unpad_ref(x, packing)
+    name = registry.choose("unpad", x.device.type)
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        call = lambda: unpad_ref(x, packing)
+    else:
+        call = lambda: _Unpad.apply(x, packing.rows)
+    return indices.guarded(call, ("packing.rows", packing.rows, packing.batch * packing.seqlen))
 
 
 def pad(x: Tensor, packing: Packing) -> Tensor:
@@ -88,4 +137,9 @@ def pad(x: Tensor, packing: Packing) -> Tensor:
         raise ValueError(
             f"x must be (T, ...), T = {packing.rows.shape[0]} as in packing, got {tuple(x.shape)}"
         )
-    return pad_ref(x, packing)
+    name = registry.choose("pad", x.device.type)
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        call = lambda: pad_ref(x, packing)
+    else:
+        call = lambda: _Pad.apply(x, packing.rows, packing.batch, packing.seqlen)
+    return indices.guarded(call, ("packing.rows", packing.rows, packing.batch * packing.seqlen))

@@ -5,7 +5,8 @@
     bf16-master      bf16 weights and products; the optimizer keeps the fp32 master weights
 
 Gradients accumulate in fp32 in all three: eight bits of mantissa lose a small micro-batch's share
-of the sum (after 16 micro-batches the error is five times that of one).
+of the sum (after 16 micro-batches the error is five times that of one). Where a step is one
+micro-batch, nothing accumulates, and bf16 weights have bf16 gradients: half the memory to write.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def fp32_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within the context every `.grad` is fp32; outside it is whatever the backward pass gives."""
+def fp32_gradients(parameters: Iterable[nn.Parameter], micro_batches: int) -> Iterator[None]:
+    """Within the context `.grad` is fp32 where a step has several micro-batches; without, and
+    outside of it, it is whatever the backward pass gives."""
     parameters = list(parameters)
     for parameter in parameters:
         parameter.grad = None
-        parameter.grad_dtype = torch.float32
+        if micro_batches > 1:
+            parameter.grad_dtype = torch.float32
     try:
         yield
     finally:

@@ -41,6 +41,7 @@ from bigfast.train.checkpoint import (
 from bigfast.train.config import TrainConfig
 from bigfast.train.extras import require
 from bigfast.train.loading import Prefetcher
+from bigfast.train.memory import keep_freed_memory
 from bigfast.train.mfu import Meter, measured_peak_flops
 from bigfast.train.optimizer import build_optimizer, clip_scale
 from bigfast.train.precision import autocast, cast_parameters, fp32_gradients, product_dtype
@@ -82,6 +83,7 @@ class Trainer:
         FloatingPointError where a loss or a gradient is not finite.
         """
         config, state = self.config, self.state
+        keep_freed_memory()
         self._start()
         self._meter = Meter()
         self._peak = measured_peak_flops(self.device, product_dtype(config.precision))
@@ -94,7 +96,7 @@ class Trainer:
                 resumed_step=state.step,
                 tensorboard=config.tensorboard,
             ) as tracker,
-            fp32_gradients(self.parameters.values()),
+            fp32_gradients(self.parameters.values(), config.gradient_accumulation_steps),
             StopRequest() as stop,
             Prefetcher(self._fetch, state.position, ahead) as batches,
         ):

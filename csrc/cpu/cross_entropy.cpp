@@ -7,8 +7,10 @@ void cross_entropy_fwd(const CrossEntropyForward& a) noexcept {
   dispatch(a.dtype, [&](auto tag) {
     using X = decltype(tag);
     parallel_rows(a.tokens, a.classes, [&](int64_t t) {
-      a.losses[t] = 0.0f;
-      if (a.target[t] == a.ignore_index) return;
+      if (a.target[t] == a.ignore_index) {
+        a.losses[t] = a.max[t] = a.sum[t] = 0.0f;
+        return;
+      }
       const Logits<X, false> row{static_cast<const X*>(a.input) + t * a.row_stride, nullptr};
       const RowStats stats = row_stats(row, a.classes);
       a.losses[t] = row_loss(row.one(a.target[t]), stats);

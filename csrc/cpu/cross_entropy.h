@@ -1,4 +1,5 @@
-// Arguments of cross_entropy and of linear_cross_entropy's chunks, which share rows (cross_entropy.inl).
+// Arguments of cross_entropy and of linear_cross_entropy's chunks, which share rows
+// (cross_entropy.inl).
 #pragma once
 
 #include "cpu/isa.h"
@@ -9,9 +10,9 @@ namespace bigfast::cpu {
 struct CrossEntropyForward {
   const void* input;      // (tokens, classes), dtype, rows row_stride apart
   const int64_t* target;  // (tokens); ignore_index, or in 0..classes-1
-  float* losses;          // (tokens); 0 in ignored rows
-  float* max;             // (tokens); not written in ignored rows
-  float* sum;             // (tokens), of exp(x - max); not written in ignored rows
+  float* losses;          // (tokens); 0 in ignored rows, like max and sum
+  float* max;             // (tokens)
+  float* sum;             // (tokens), of exp(x - max)
   int64_t tokens, classes, row_stride, ignore_index;
   DType dtype;
 };

@@ -1,8 +1,8 @@
 // loss = log(sum_v exp(x_v)) - x_target;   dx_v = dloss (softmax(x)_v - [v = target])
 //
-// A row is read from memory once for its maximum and its sum: block by block, each block twice while
-// it is in L1, and the sum so far is scaled down where a block raises the maximum. Maximum and sum
-// are kept apart: log(sum) + max, rounded, would cost large logits their probabilities.
+// A row is read from memory once for its maximum and its sum: block by block, each block twice
+// while it is in L1, and the sum so far is scaled down where a block raises the maximum. Maximum
+// and sum are kept apart: log(sum) + max, rounded, would cost large logits their probabilities.
 #pragma once
 
 #include "cpu/cross_entropy.h"
@@ -90,9 +90,8 @@ BIGFAST_INLINE void row_gradient(const Row& row, int64_t n, int64_t target, RowS
                                  float dloss, X* out) {
   const F factor(dloss / stats.sum), shift(stats.max);
   const float at_target = exp(row.one(target) - stats.max) / stats.sum - 1.0f;
-  columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-    store(out + i, exp(row.at(i, lanes) - shift) * factor, lanes);
-  });
+  columns(n, [&](int64_t i, auto lanes)
+                 BIGFAST_LAMBDA { store(out + i, exp(row.at(i, lanes) - shift) * factor, lanes); });
   store(out + target, F(at_target * dloss), Part{1});
 }
 

@@ -8,6 +8,10 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <initializer_list>
 #include <optional>
 #include <tuple>
@@ -28,6 +32,18 @@ inline cpu::DType dtype_of(const Tensor& t) {
   return dtype == ScalarType::Float ? cpu::DType::f32 : cpu::DType::bf16;
 }
 
+// Asks for huge pages under a large fresh block. Without them its first use takes a fault every
+// 4 KB, which costs three times the writing itself (a 94 MB gradient: 29 ms against 10).
+inline void advise_huge_pages(void* block, int64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kHuge = 2 << 20;
+  if (bytes < 4 * static_cast<int64_t>(kHuge)) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + kHuge - 1) / kHuge * kHuge;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(block) + bytes) / kHuge * kHuge;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
+#endif
+}
+
 // An uninitialised contiguous CPU tensor. Through the C shim: the boxed factories of the stable ABI
 // cost several microseconds a call.
 inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
@@ -41,7 +57,10 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
       static_cast<int32_t>(dtype), aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  Tensor tensor(handle);
+  advise_huge_pages(tensor.data_ptr(),
+                    tensor.numel() * static_cast<int64_t>(tensor.element_size()));
+  return tensor;
 }
 
 inline void* data(const Tensor& t) { return t.data_ptr(); }
@@ -53,6 +72,12 @@ inline const T* data_or_null(const OptTensor& t) {
 
 inline void check_contiguous(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), name, " must be contiguous and on the CPU");
+}
+
+// Rows may lie apart: (rows, N) with unit last stride.
+inline void check_rows(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu() && t.dim() == 2 && (t.stride(1) == 1 || t.numel() == 0), name,
+                  " must be (rows, N) with unit last stride, on the CPU");
 }
 
 inline void check_int32(const Tensor& t, const char* name) {

@@ -80,6 +80,7 @@ def test_zero_rows(implementation):
     y.sum().backward()
     assert y.shape == x.grad.shape == (0, 24)
     assert torch.equal(bias.grad, torch.zeros(24))
+    assert bias_gelu(torch.empty(3, 0), torch.empty(0)).shape == (3, 0)
 
 
 def test_strides(implementation):

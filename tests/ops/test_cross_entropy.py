@@ -73,11 +73,10 @@ def test_ignored_rows_are_not_read(implementation):
 
 def test_strides(implementation):
     target = labels(12, 50)
-    base = torch.randn(12, 90).requires_grad_()
-    for view in (lambda x: x[:, 7:57], lambda x: x.T[:24:2, :].T[:, :50]):
-        rows = view(base).shape[0]
-        check_op(lambda x, t: cross_entropy(view(x), t), lambda x, t: cross_entropy_ref(view(x), t),
-                 base, labels(rows, view(base).shape[1]))  # fmt: skip
+    columns = lambda f: lambda x: f(x[:, 7:57], target)
+    check_op(columns(cross_entropy), columns(cross_entropy_ref), leaf(12, 90))
+    rows = lambda f: lambda x: f(x[::2], target)
+    check_op(rows(cross_entropy), rows(cross_entropy_ref), leaf(24, 50))
     check_op(cross_entropy, cross_entropy_ref, torch.randn(50, 12).T.requires_grad_(), target)
     check_op(cross_entropy, cross_entropy_ref, leaf(12, 50), target.repeat_interleave(2)[::2])
 

@@ -17,10 +17,10 @@ inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 struct Sequence {
   int64_t index;
-  int64_t q_begin, q_len;   // in tokens of AttentionRows
-  int64_t k_begin, k_len;   // keys that count
-  int64_t k_all;            // and those beyond, which seqused_k leaves out
-  int64_t first_token;      // of the queries, over all sequences
+  int64_t q_begin, q_len;  // in tokens of AttentionRows
+  int64_t k_begin, k_len;  // keys that count
+  int64_t k_all;           // and those beyond, which seqused_k leaves out
+  int64_t first_token;     // of the queries, over all sequences
   bool causal;
 
   // How many keys query i sees: the first ones.

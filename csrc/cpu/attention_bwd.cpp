@@ -88,9 +88,8 @@ void turn_rows(const float* x, int64_t ld, int64_t rows, int64_t dim, float fact
 template <class T>
 float dot_rows(const T* x, const T* y, int64_t n) {
   F total(0.0f);
-  columns(n, [&](int64_t j, auto lanes) BIGFAST_LAMBDA {
-    total = fma(load(x + j, lanes), load(y + j, lanes), total);
-  });
+  columns(n, [&](int64_t j, auto lanes)
+                 BIGFAST_LAMBDA { total = fma(load(x + j, lanes), load(y + j, lanes), total); });
   return sum(total);
 }
 
@@ -142,12 +141,8 @@ ScoreRow<E> score_row(const AttentionBackward& a, const Sequence& s, const Block
     const uint32_t plane = static_cast<uint32_t>(s.index * a.shape.heads + block.head);
     score_keep_bits(a.shape.dropout, plane, query, block.first, visible, bits);
   }
-  return {memory.scores + r * memory.block,
-          memory.dp + r * memory.block,
-          visible,
-          Weight<E>(a.shape.scale, lse * kLog2E),
-          F(dot_rows(o, grad_o, memory.dim)),
-          bits};
+  return {memory.scores + r * memory.block,       memory.dp + r * memory.block,       visible,
+          Weight<E>(a.shape.scale, lse * kLog2E), F(dot_rows(o, grad_o, memory.dim)), bits};
 }
 
 // Scores of rows [i, i + rows) of the block -> P and dS as B operands, dS as rows.
@@ -205,7 +200,8 @@ void query_block(const AttentionBackward& a, const Sequence& s, const Block& blo
     }
   }
   pack_transposed_rows(q, a.q.token, block.rows, dim, static_cast<E*>(memory.qt), kBlock);
-  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot), kBlock);
+  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot),
+                       kBlock);
   const int64_t queries = groups_of<E>(block.rows);
   product(static_cast<const E*>(memory.dot), kBlock, memory.p, dim, block.n, queries, memory.dvt,
           ld, true);
@@ -322,8 +318,7 @@ void attention_bwd(const AttentionBackward& a) noexcept {
     };
     parallel_tasks(shape.batch * shape.kv_heads * shares, body);
     const int32_t* cu = shape.cu_seqlens;
-    if (shares > 1)
-      add_shares<T>(a, dq, shares, cu ? cu[shape.batch] : tokens, width);
+    if (shares > 1) add_shares<T>(a, dq, shares, cu ? cu[shape.batch] : tokens, width);
   });
   if (shape.cu_seqlens) {
     const int32_t* cu_k = shape.cu_seqlens_k ? shape.cu_seqlens_k : shape.cu_seqlens;

@@ -1,5 +1,6 @@
 """The same network here and in transformers, and the policy that compares them."""
 
+import re
 from collections import defaultdict
 from contextlib import nullcontext
 
@@ -106,14 +107,16 @@ def check_pair(ours_class, stock, directory, mode: str, backend: str, make_input
 
 
 def _results(model, is_ours: bool, batches: list[dict], run) -> dict[str, Tensor]:
-    """Outputs and gradients of all batches, and the loss of each sequence alone."""
+    """Outputs and gradients of all batches (of one kind of parameter in all layers together), and
+    the loss of each sequence alone."""
     collected = defaultdict(list)
     for inputs in batches:
         outputs, loss = run(model, is_ours, inputs)
         for i, output in enumerate(outputs):
             collected[f"output {i}"].append(output)
         for name, gradient in gradients(model, loss).items():
-            collected[f"gradient of {name}"].append(gradient)
+            kind = re.sub(r"\.\d+\.", ".*.", name)
+            collected[f"gradient of {kind}"].append(gradient)
         with torch.no_grad():
             for b in range(len(inputs["input_ids"])):
                 _, loss = run(model, is_ours, {k: v[b : b + 1] for k, v in inputs.items()})

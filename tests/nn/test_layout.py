@@ -16,7 +16,6 @@ def test_padded():
     assert layout.positions.tolist() == [0, 1, 1, 2, 3, 0, 2]
     assert torch.equal(layout.unpack(layout.pack(IDS)), IDS * MASK)
     assert layout.first().tolist() == [0, 2, 5, 5]
-    assert layout.pack(None) is None
 
 
 def test_without_padding():

@@ -48,7 +48,10 @@ for name, folder in mapped.items():
 setup(
     packages=packages,
     package_dir=mapped,
-    package_data={"bigfast": ["*.so", "_build_failure.txt", "py.typed"]},
+    package_data={
+        "bigfast": ["*.so", "_build_failure.txt", "py.typed"],
+        "bigfast.kernels": ["README.md"],  # makes the folder, which may have no module, importable
+    },
     ext_modules=[Extension("bigfast._data", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -1,9 +1,8 @@
 """BERT of transformers: what replaces its modules, and where each replacement steps aside.
 
-Submodules are called, so that adapters and hooks work; parameters are read in place of a call only
-where that is the same (`why_not_plain`). Padded batches are packed once, in the base model, to
-(1, T) real tokens with `cu_seq_lens_q/k`, and unpacked at its end. Whatever a replacement does not
-compute (masks of other kinds, decoders, attention weights) goes to the stock forward.
+Padded batches are packed once, in the base model, to (1, T) real tokens with `cu_seq_lens_q/k`, and
+unpacked at its end. Whatever a replacement does not compute (masks of other kinds, decoders,
+attention weights) goes to the stock forward.
 """
 
 import warnings
@@ -11,7 +10,6 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import activations
 from transformers.modeling_outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
     MaskedLMOutput,
@@ -21,27 +19,27 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .. import ops
-from ..nn import IGNORED
-from .swap import Family, hooked, why_no_kernel, why_not_plain
+from .parts import (
+    SOFTMAX,
+    add_and_norm,
+    attend,
+    dropout_p,
+    first_tokens,
+    hooked,
+    linear_gelu,
+    masked_lm_loss,
+    pack_inputs,
+    skips_logits,
+    wants_weights,
+    why_no_kernel,
+    why_not_add_and_norm,
+    why_not_linear_gelu,
+    why_not_plain,
+)
+from .swap import Family
 
-family = Family()
-
-# Attention implementations of transformers that compute plain softmax attention.
-_SOFTMAX = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-_TANH_GELUS = (
-    activations.NewGELUActivation, activations.FastGELUActivation, activations.GELUTanh,
-)  # fmt: skip
-
-
-def _wants_weights(module: nn.Module, kwargs: dict) -> bool:
-    """Whether the caller asks for the attention weights."""
-    asked = kwargs.get("output_attentions")
-    return bool(module.config.output_attentions if asked is None else asked)
-
-
-def _dropout_p(dropout: nn.Dropout) -> float:
-    return dropout.p if dropout.training else 0.0
-
+# The softmax of question answering is over all positions of the padded sequence.
+family = Family(reads_padding=(stock.BertForQuestionAnswering,))
 
 # Embeddings ---------------------------------------------------------------------------------------
 
@@ -85,7 +83,9 @@ class _Embeddings(stock.BertEmbeddings):
             position=self.position_embeddings.weight, position_ids=position_ids,
             token_type=self.token_type_embeddings.weight, token_type_ids=token_type_ids,
             norm_weight=norm.weight, norm_bias=norm.bias, eps=norm.eps,
-            dropout_p=_dropout_p(self.dropout), out_dtype=word.weight.dtype,
+            dropout_p=dropout_p(self.dropout),
+            # Under autocast too, like stock: with the residual in bf16 errors exceed the policy.
+            out_dtype=word.weight.dtype,
         )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _why_not_attention(module: stock.BertSelfAttention) -> str | None:
     if module.is_decoder or module.is_causal:
         return "a decoder keeps its cache and its causal mask"
     implementation = module.config._attn_implementation
-    if implementation not in _SOFTMAX:
+    if implementation not in SOFTMAX:
         return f"attn_implementation={implementation!r} may compute something else"
     return why_not_plain(module, nn.Dropout, "dropout") or why_no_kernel(module, "attention")
 
@@ -104,88 +104,50 @@ def _why_not_attention(module: stock.BertSelfAttention) -> str | None:
 @family.replaces(stock.BertSelfAttention, "attention", _why_not_attention)
 class _SelfAttention(stock.BertSelfAttention):
     def forward(self, hidden_states, attention_mask=None, past_key_values=None, **kwargs):
-        offsets, offsets_k = kwargs.get("cu_seq_lens_q"), kwargs.get("cu_seq_lens_k")
-        if attention_mask is not None or past_key_values is not None or (
-            # Packed tokens stay here in any case: stock's sdpa would not look at the offsets.
-            offsets is None and (_wants_weights(self, kwargs) or _why_not_attention(self))
-        ):  # fmt: skip
+        # Packed tokens stay here whatever else: stock's sdpa would not look at the offsets.
+        dense = kwargs.get("cu_seq_lens_q") is None
+        if (
+            attention_mask is not None
+            or past_key_values is not None
+            or (dense and (wants_weights(self, kwargs) or _why_not_attention(self) is not None))
+        ):
             return super().forward(hidden_states, attention_mask, past_key_values, **kwargs)
+        device = hidden_states.device.type
+        if torch.is_autocast_enabled(device):  # once, not in each product
+            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         q, k, v = (
             project(hidden_states).unflatten(-1, (-1, self.attention_head_size))  # (B, S, H, D)
             for project in (self.query, self.key, self.value)
         )
-        options = {"scale": self.scaling, "dropout_p": self.dropout.p if self.training else 0.0}
-        if offsets is None:
-            return ops.attention(q, k, v, **options).flatten(-2), None
-        out = ops.attention(
-            q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), cu_seqlens=offsets.int(),
-            cu_seqlens_k=None if offsets_k is None else offsets_k.int(), **options,
-        )  # fmt: skip
-        return out.view(*hidden_states.shape[:-1], -1), None
+        p = self.dropout.p if self.training else 0.0
+        return attend(q, k, v, kwargs, scale=self.scaling, dropout_p=p), None
 
 
 # Norms and the MLP --------------------------------------------------------------------------------
 
 
-def _why_not_norm(module: nn.Module) -> str | None:
-    return (
-        why_not_plain(module, nn.LayerNorm, "LayerNorm")
-        or why_not_plain(module, nn.Dropout, "dropout")
-        or why_no_kernel(module, "layer_norm")
-    )
-
-
-def _add_and_norm(module: nn.Module, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-    """LayerNorm(input_tensor + dropout(dense(hidden_states)))."""
-    norm = module.LayerNorm
-    return ops.layer_norm(
-        module.dense(hidden_states), norm.weight, norm.bias, residual=input_tensor, eps=norm.eps,
-        dropout_p=_dropout_p(module.dropout), out_dtype=input_tensor.dtype,
-    )  # fmt: skip
-
-
-@family.replaces(stock.BertSelfOutput, "norm", _why_not_norm)
+@family.replaces(stock.BertSelfOutput, "norm", why_not_add_and_norm)
 class _SelfOutput(stock.BertSelfOutput):
     def forward(self, hidden_states, input_tensor):
-        if _why_not_norm(self):
+        if why_not_add_and_norm(self):
             return super().forward(hidden_states, input_tensor)
-        return _add_and_norm(self, hidden_states, input_tensor)
+        return add_and_norm(self, hidden_states, input_tensor)
 
 
-@family.replaces(stock.BertOutput, "norm", _why_not_norm)
+@family.replaces(stock.BertOutput, "norm", why_not_add_and_norm)
 class _Output(stock.BertOutput):
     def forward(self, hidden_states, input_tensor):
-        if _why_not_norm(self):
+        if why_not_add_and_norm(self):
             return super().forward(hidden_states, input_tensor)
-        return _add_and_norm(self, hidden_states, input_tensor)
-
-
-def _gelu_form(activation: nn.Module) -> str | None:
-    """What `ops.bias_gelu` calls this activation; None for what it does not compute."""
-    if type(activation) is activations.GELUActivation:
-        return "none"
-    return "tanh" if type(activation) in _TANH_GELUS else None
-
-
-def _why_not_gelu(module: nn.Module, activation: str) -> str | None:
-    function = getattr(module, activation)
-    if _gelu_form(function) is None:
-        return f"{activation} is {type(function).__name__}, which is not fused"
-    if hooked(function):
-        return f"{activation} has hooks"
-    return why_not_plain(module, nn.Linear, "dense") or why_no_kernel(module, "bias_gelu")
+        return add_and_norm(self, hidden_states, input_tensor)
 
 
 def _why_not_intermediate(module: stock.BertIntermediate) -> str | None:
-    return _why_not_gelu(module, "intermediate_act_fn")
+    return why_not_linear_gelu(module, "intermediate_act_fn")
 
 
 def _why_not_transform(module: stock.BertPredictionHeadTransform) -> str | None:
-    return _why_not_gelu(module, "transform_act_fn")
-
-
-def _linear_gelu(dense: nn.Linear, activation: nn.Module, x: Tensor) -> Tensor:
-    return ops.bias_gelu(F.linear(x, dense.weight), dense.bias, approximate=_gelu_form(activation))
+    return why_not_linear_gelu(module, "transform_act_fn")
 
 
 @family.replaces(stock.BertIntermediate, "mlp", _why_not_intermediate)
@@ -193,7 +155,7 @@ class _Intermediate(stock.BertIntermediate):
     def forward(self, hidden_states):
         if _why_not_intermediate(self):
             return super().forward(hidden_states)
-        return _linear_gelu(self.dense, self.intermediate_act_fn, hidden_states)
+        return linear_gelu(self.dense, self.intermediate_act_fn, hidden_states)
 
 
 @family.replaces(stock.BertPredictionHeadTransform, "mlp", _why_not_transform)
@@ -201,7 +163,7 @@ class _PredictionHeadTransform(stock.BertPredictionHeadTransform):
     def forward(self, hidden_states):
         if _why_not_transform(self):
             return super().forward(hidden_states)
-        return self.LayerNorm(_linear_gelu(self.dense, self.transform_act_fn, hidden_states))
+        return self.LayerNorm(linear_gelu(self.dense, self.transform_act_fn, hidden_states))
 
 
 # The base model -----------------------------------------------------------------------------------
@@ -212,9 +174,8 @@ def _why_not_packed(module: stock.BertModel) -> str | None:
         return "a decoder keeps its cache and its causal mask"
     if module.config.chunk_size_feed_forward:
         return "chunk_size_feed_forward cuts along padded sequences"
-    for child in module.encoder.modules():
-        if type(child) is stock.BertSelfAttention:
-            return "attention stays stock, which would see across packed sequences"
+    if not all(type(layer.attention.self) is _SelfAttention for layer in module.encoder.layer):
+        return "attention that stays stock would see across packed sequences"
     return why_no_kernel(module, "attention")
 
 
@@ -251,38 +212,32 @@ class _Model(stock.BertModel):
             "position_ids": position_ids, "inputs_embeds": inputs_embeds,
         }  # fmt: skip
         packing = None if attention_mask is None else ops.pack(attention_mask)
-        if packing is None or packing.rows.shape[0] == attention_mask.numel():
-            outputs = self._encode(**inputs, **kwargs)
-            unpack, firsts = lambda x: x, lambda x: x
-        else:
-            offsets = packing.cu_seqlens
-            outputs = self._encode(
-                **_pack(inputs, tokens, packing), cu_seq_lens_q=offsets, cu_seq_lens_k=offsets,
-                **kwargs,
-            )  # fmt: skip
-            unpack = lambda x: ops.pad(x.squeeze(0), packing)
-            # A sequence without a token takes a neighbour's, which nobody should look at.
-            first = offsets[:-1].clamp(max=packing.rows.shape[0] - 1)
-            firsts = lambda x: x[0].index_select(0, first)[:, None]
-        packed = outputs.last_hidden_state
-        last = unpack(packed)
-        hidden_states = outputs.hidden_states
-        if hidden_states is not None:
-            hidden_states = tuple(
-                last if h is packed else h if h is None else unpack(h) for h in hidden_states
+        if packing is not None and packing.rows.shape[0] == attention_mask.numel():
+            packing = None
+        if packing is not None:
+            inputs = pack_inputs(inputs, packing)
+            kwargs |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), packing.cu_seqlens)
+        encoded = self._encode(**inputs, **kwargs, return_dict=True)
+        unpack = lambda x: x if packing is None else ops.pad(x.squeeze(0), packing)
+        last = unpack(encoded.last_hidden_state)
+        outputs = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=last)
+        if self.pooler is not None:
+            x = encoded.last_hidden_state
+            outputs["pooler_output"] = self.pooler(
+                x if packing is None else first_tokens(x, packing)
             )
-        outputs = BaseModelOutputWithPoolingAndCrossAttentions(
-            last_hidden_state=last,
-            pooler_output=None if self.pooler is None else self.pooler(firsts(packed)),
-            hidden_states=hidden_states,
-        )
+        if encoded.hidden_states is not None:  # the last one is tied to last_hidden_state
+            outputs["hidden_states"] = tuple(
+                h if h is None else last if h is encoded.last_hidden_state else unpack(h)
+                for h in encoded.hidden_states
+            )
         return outputs if return_dict else outputs.to_tuple()
 
     def _goes_stock(self, tokens: Tensor, attention_mask: Tensor | None, kwargs: dict) -> bool:
         """Whether this call needs the stock forward, with its dense masks."""
         if kwargs.get("is_causal", getattr(self.config, "is_causal", None)):
             return True
-        if _wants_weights(self, kwargs):
+        if wants_weights(self, kwargs):
             warnings.warn(
                 "output_attentions: attention weights are computed by stock attention, which is "
                 "slower and needs a matrix of scores in memory",
@@ -310,19 +265,6 @@ class _Model(stock.BertModel):
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_states)
 
 
-def _pack(
-    inputs: dict[str, Tensor | None], tokens: Tensor, packing: ops.Packing
-) -> dict[str, Tensor | None]:
-    """(B, S, ...) -> (1, T, ...), None staying None; positions are columns of the padded batch."""
-    shape = tokens.shape[:2]
-    if inputs["position_ids"] is None:
-        columns = torch.arange(shape[1], device=tokens.device)
-        inputs = inputs | {"position_ids": columns}
-    ids = ("token_type_ids", "position_ids")  # these may broadcast over the batch
-    inputs = {k: v.expand(shape) if k in ids and v is not None else v for k, v in inputs.items()}
-    return {k: None if v is None else ops.unpad(v, packing)[None] for k, v in inputs.items()}
-
-
 # The heads ----------------------------------------------------------------------------------------
 
 
@@ -342,25 +284,12 @@ _HEADS = (stock.BertOnlyMLMHead, stock.BertPreTrainingHeads, stock.BertLMPredict
 
 
 def _masked_lm_loss(module: nn.Module, sequence_output: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the labelled tokens, which alone go through the head."""
     predictions = module.cls.predictions
-    labels = labels.reshape(-1)
-    rows = (labels != IGNORED).nonzero().squeeze(1)
-    labelled = sequence_output.flatten(0, 1).index_select(0, rows)
-    decoder = predictions.decoder
-    return ops.linear_cross_entropy(
-        predictions.transform(labelled), decoder.weight, labels.index_select(0, rows),
-        linear_bias=decoder.bias,
-    )  # fmt: skip
+    return masked_lm_loss(predictions.transform, predictions.decoder, sequence_output, labels)
 
 
 def _skips_logits(module: nn.Module, skip_logits: bool | None, labels: Tensor | None) -> bool:
-    """Whether labelled rows alone go through the head: by default when training with labels."""
-    if skip_logits and labels is None:
-        raise ValueError("skip_logits=True needs labels: without them only logits are computed")
-    if labels is None or _why_not_loss(module) is not None:
-        return False
-    return module.training if skip_logits is None else skip_logits
+    return skips_logits(module, skip_logits, labels, _why_not_loss(module))
 
 
 @family.replaces(stock.BertForMaskedLM, "loss", _why_not_loss)

@@ -9,13 +9,12 @@ names; deep copies, hooks, `save_pretrained`, PEFT and `Trainer` see the model t
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import nn
-from torch.nn.modules import module as torch_module
 
-from ..ops import library, registry
+from ..ops import library
 
 # Where stock classes live: the file here that replaces them.
 FAMILIES = {"transformers.models.bert.modeling_bert": "bigfast.hf.bert"}
@@ -28,11 +27,13 @@ class Family:
     """The replacements of one model family: stock class -> (fusion, replacement, why_not).
 
     `why_not(module)` says why a module cannot be replaced, or None. Replacements are tried in the
-    order in which they are added.
+    order in which they are added. `reads_padding` are the stock classes whose result depends on
+    the outputs at padding, which a packed base model does not compute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reads_padding: tuple[type, ...] = ()) -> None:
         self.rules: dict[type, tuple[str, type, WhyNot]] = {}
+        self.reads_padding = reads_padding
 
     def replaces(self, stock: type, fusion: str, why_not: WhyNot) -> Callable[[type], type]:
         """Decorator of a subclass of `stock`: makes it pass for `stock`, and adds it."""
@@ -53,37 +54,6 @@ class Family:
 def stock_class(module: nn.Module) -> type | None:
     """The class that a swapped module had; None for any other module."""
     return type(module).__dict__.get("_bigfast_stock")
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether a call of the module does more than its class's forward."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-        or torch_module._has_any_global_hook()
-    )
-
-
-def why_not_plain(owner: nn.Module, kind: type, *names: str) -> str | None:
-    """Why the parameters of a submodule of `owner` must not be read in place of a call, or None.
-
-    Only exact torch classes without hooks may be: an adapter's `weight` is the base's alone.
-    """
-    for name in names:
-        child = owner.get_submodule(name)
-        if type(child) is not kind:
-            found = f"{type(child).__module__}.{type(child).__qualname__}"
-            return f"{name} is a {found}, not a torch.nn.{kind.__name__}"
-        if hooked(child):
-            return f"{name} has hooks"
-    return None
-
-
-def device_type(module: nn.Module) -> str:
-    return next(module.parameters()).device.type
 
 
 @dataclass
@@ -117,11 +87,20 @@ def _count(names: list[str]) -> str:
     return repr(names[0] or "the model") if len(names) == 1 else f"{len(names)} modules"
 
 
-def _rules(model: nn.Module) -> Iterator[tuple[type, tuple[str, type, WhyNot]]]:
-    """The rules of the families that the model has stock or swapped classes of."""
-    homes = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
-    for home in FAMILIES.keys() & homes:
-        yield from importlib.import_module(FAMILIES[home]).family.rules.items()
+def family_of(model: nn.Module) -> Family:
+    """The family that the model has classes of, stock, swapped or derived.
+
+    Raises TypeError for what is not a module, ValueError for a model of no supported family.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for module in model.modules():
+        for cls in type(module).__mro__:
+            if cls.__module__ in FAMILIES:
+                return importlib.import_module(FAMILIES[cls.__module__]).family
+    raise ValueError(
+        f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}"
+    )
 
 
 def swap(
@@ -147,30 +126,33 @@ def swap(
         embeddings: word + position + type + layer norm + dropout in one pass.
         loss: in training with labels, only labelled rows go through the language modelling head,
             and `logits` is None; `model(..., skip_logits=False)` keeps them.
-        unpad: padded batches run packed; needs attention. Outputs at padding are zero.
+        unpad: padded batches run packed; needs attention. Outputs at padding are zero, and a head
+            that averages over them sees that; one on the first token reads the first real one.
 
     Returns:
         A report of what was swapped, and why the rest was not.
 
     Raises TypeError for what is not a module, ValueError for a model without a supported family.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    family = family_of(model)
     wanted = dict(zip(FUSIONS, (attention, norm, mlp, embeddings, loss, unpad)))
-    rules = list(_rules(model))
-    if not rules:
-        raise ValueError(
-            f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}"
-        )
     if library.NATIVE_MISSING is not None:
         warnings.warn(f"bigfast.swap: no CPU kernels: {library.NATIVE_MISSING}", stacklevel=2)
     restore(model)
+    padded = {
+        child: type(module).__name__
+        for module in model.modules()
+        if isinstance(module, family.reads_padding)
+        for child in module.modules()
+    }
     report = SwapReport(type(model).__name__)
-    for stock, (fusion, replacement, why_not) in rules:
+    for stock, (fusion, replacement, why_not) in family.rules.items():
         for name, module in model.named_modules():
             if type(module) is not stock:
                 continue
             reason = why_not(module) if wanted[fusion] else "not asked for"
+            if fusion == "unpad" and module in padded:
+                reason = reason or f"{padded[module]} reads the outputs at padding"
             if reason is None:
                 module.__class__ = replacement
                 report.swapped.setdefault(fusion, []).append(name)
@@ -186,10 +168,3 @@ def restore(model: nn.Module) -> nn.Module:
         if stock is not None:
             module.__class__ = stock
     return model
-
-
-def why_no_kernel(module: nn.Module, *ops: str) -> str | None:
-    """Why one of `ops` would run by its reference where `module` is: slower than stock."""
-    device = device_type(module)
-    reasons = (registry.why_no_kernel(op, device) for op in ops)
-    return next((reason for reason in reasons if reason is not None), None)

@@ -26,7 +26,7 @@ void check_offsets(const OptTensor& offsets, const char* name, int64_t batch, in
 template <class Void>
 cpu::AttentionRows<Void> rows_of(const Tensor& t, const char* name) {
   const int64_t last = t.dim() - 1;
-  STD_TORCH_CHECK(t.is_cpu() && (t.stride(last) == 1 || t.size(last) == 1), name,
+  STD_TORCH_CHECK(t.is_cpu() && (t.stride(last) == 1 || t.numel() == 0), name,
                   " must be on the CPU, with a unit last stride");
   return {data(t), last == 3 ? t.stride(0) : 0, t.stride(last - 2), t.stride(last - 1)};
 }

@@ -76,6 +76,7 @@ def test_strides(implementation):
     check_rows(packing, torch.randn(3, 5, 2, 9)[:, :, 1].requires_grad_())
     check_rows(packing, torch.randn(5, 3, 8).transpose(0, 1)[..., ::2].requires_grad_())
     check_rows(packing, tokens=torch.randn(4, 9).T.requires_grad_())
+    check_rows(packing, tokens=torch.randn(9, 8)[:, 2:7].requires_grad_())
 
 
 @native

@@ -83,7 +83,7 @@ def _run(command: str, arguments: list[str]) -> int:
         return module.run(arguments) or 0
 
 
-def _note(message: Warning | str, *where: object) -> None:
+def _note(message: Warning | str, *where: object, **more: object) -> None:
     """A warning as a line of its own, without the place in the source that it is from."""
     print(f"bigfast: note: {message}", file=sys.stderr)
 

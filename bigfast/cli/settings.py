@@ -44,7 +44,7 @@ class Settings:
 
     def add(self, name: str, type: Any, default: Any, help: str, **options: Any) -> None:
         """One setting of its own; `group.field` joins the group."""
-        group = self.parser.groups.get(name.rpartition(".")[0], self.parser)
+        group = (self.parser.groups or {}).get(name.rpartition(".")[0], self.parser)
         group.add_argument(f"--{name}", type=type, default=default, help=help, **options)
 
     def add_group(self, config: type, name: str | None, *, skip: Collection[str] = ()) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 
 from bigfast.quickstart.figures import figures
@@ -32,6 +33,7 @@ th { text-align: left; font-weight: 600; color: var(--dim); }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.ours td { font-weight: 600; }
+td small { display: block; font-size: 13px; font-weight: 400; color: var(--dim); }
 figure { margin: 14px 0; }
 img { max-width: 100%; height: auto; display: block; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 12px; }
@@ -84,11 +86,17 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], ours: Sequence[
     head = "".join(f"<th{kind(i)}>{escape(cell)}</th>" for i, cell in enumerate(header))
     lines = [
         f"<tr{' class=ours' if number in ours else ''}>"
-        + "".join(f"<td{kind(i)}>{escape(cell)}</td>" for i, cell in enumerate(row))
+        + "".join(f"<td{kind(i)}>{_cell(cell)}</td>" for i, cell in enumerate(row))
         + "</tr>"
         for number, row in enumerate(rows)
     ]
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _cell(text: str) -> str:
+    """The first line, and any others smaller below it."""
+    first, *others = map(escape, text.split("\n"))
+    return "".join([first, *(f"<small>{line}</small>" for line in others)])
 
 
 def _card(number: str, words: str) -> str:
@@ -103,7 +111,7 @@ def _opening(results: Results) -> str:
     cards = [
         _card(f"{c.mean_f1(pretrained):.3f}", "macro F1 of the pretrained BERT, fine-tuned"),
         _card(f"{b.gpt:.2f}", "bits per byte that the GPT needs for text it has not seen"),
-        _card(f"{stock / fastest:.2f}x", "a training step of transformers' BERT once swapped"),
+        _card(f"{stock / fastest:.2f}x", "faster: a training step of transformers' BERT, swapped"),
         _card(clock(results.seconds), f"on {results.environment['threads']} threads, all of it"),
     ]
     return (
@@ -168,7 +176,7 @@ def _swap(results: Results) -> str:
     rows = [
         [
             precision,
-            *(f"{t.median:.1f} ms ({t.p20:.1f}-{t.p80:.1f})" for t in (stock, swapped)),
+            *(f"{t.median:.1f} ms\n{t.p20:.1f}-{t.p80:.1f}" for t in (stock, swapped)),
             f"{stock.median / swapped.median:.2f}x",
         ]
         for precision, stock in swap.stock.items()
@@ -183,7 +191,7 @@ def _swap(results: Results) -> str:
         "of stock itself, both against the same model in fp64.</p>\n"
         + _figure("swap", "A training step: forward, backward, AdamW; dropout on.")
         + _table(["training step", "stock", "swapped", "faster"], rows)
-        + '<p class="small">Median (middle 60 %) of steps taken in turn, so that a slow moment '
+        + '<p class="small">Median, and below it the middle 60 %, of steps taken in turn, so that a slow moment '
         "hits all. The optimizer is torch's fused AdamW in each.</p>"
     )
 
@@ -242,7 +250,8 @@ def _meanings(results: Results) -> str:
 
 def _record(results: Results) -> str:
     environment = results.environment
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    installed = {name: version(name) for name in ("transformers", "tokenizers", "scikit-learn")}
+    versions = ", ".join(f"{n} {v}" for n, v in {**environment["versions"], **installed}.items())
     facts = {
         "command": environment["command"],
         "machine": f"{environment['device']}, {environment['threads']} threads",

@@ -23,13 +23,13 @@ def show(results: Results, console: Console, report: str) -> None:
 
 
 def score_cells(runs: list[Scores]) -> list[str]:
-    """Accuracy, precision, recall and macro F1: the mean, and the spread where there are seeds."""
+    """Accuracy, precision, recall, macro F1: the mean, and below it the seeds' worst and best."""
     cells = []
     for name in Scores.__annotations__:
         values = [getattr(run, name) for run in runs]
         cell = f"{sum(values) / len(values):.3f}"
         if len(values) > 1:
-            cell += f" ({min(values):.3f}-{max(values):.3f})"
+            cell += f"\n{min(values):.3f}-{max(values):.3f}"
         cells.append(cell)
     return cells
 

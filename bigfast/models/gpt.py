@@ -7,7 +7,6 @@ the decoder that followed it: RMS norm, rotary positions, SwiGLU and grouped-que
 
 The sums are taken by the norms that follow them: a sublayer hands on its output x and the residual
 that it is yet to be added to, so that dropout, sum and norm are one pass. Under autocast sublayers
-compute in bf16 and the residual stays fp32, as in torch: what it lost, later layers would lack.
 compute in bf16 and the residual stays fp32, as in torch: what it loses, all later layers lack.
 Names of modules and parameters are those of transformers' GPT-2. The stream is packed; attention
 stays within a sequence.

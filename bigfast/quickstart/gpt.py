@@ -46,7 +46,7 @@ def pretrain_gpt(
     config = TrainConfig(
         output_dir=str(folder / "training" / "gpt"),
         max_minutes=plan.gpt_minutes,
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         weight_decay=0.1,
         adam_beta2=0.98,
         warmup_ratio=0.05,

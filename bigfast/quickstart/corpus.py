@@ -1,7 +1,8 @@
 """The text of the run: what is trained on, what is held out, and labels that it carries itself.
 
-By default it is the running Python's own standard library, whose functions carry docstrings; whole
-modules are held out. Any other text has its order: does this passage go on where that one ends?
+By default it is the sources and docstrings of the running Python's own standard library, of which
+whole modules are held out. The labels are the order of the text: does this passage go on where that
+one ends, or is it from another place?
 """
 
 from __future__ import annotations
@@ -11,18 +12,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from bigfast.data import (
-    Document,
-    Example,
-    passage_pairs,
-    python_stdlib,
-    read_corpus,
-    stdlib_pairs,
-)
+from bigfast.data import Document, Example, passage_pairs, python_stdlib, read_corpus
 from bigfast.quickstart.plan import Plan
 
 PIECE = 16_000  # characters: longer files of a user become several documents
 FEWEST_EXAMPLES = 40
+LABELLED_BYTES = 4_000_000  # of text, at most, that pairs of passages are cut from
 CODE_PROMPTS = (
     "def read_lines(path, encoding='utf-8'):\n",
     "class Queue:\n    def __init__(self, maxsize=0):\n",
@@ -61,39 +56,30 @@ def read_text(path: str | None, plan: Plan, seed: int) -> Text:
     Raises ValueError for a path without text, and for one with too little of it.
     """
     if path is None:
-        return _standard_library(plan, seed)
-    corpus = read_corpus(path)
+        corpus, prompts = python_stdlib(), list(CODE_PROMPTS)
+        source = "the sources of the running Python's own standard library"
+    else:
+        corpus, prompts = read_corpus(path), []
+        source = str(Path(path).resolve())
     train, held_out = list(_pieces(corpus.train())), list(_pieces(corpus.held_out()))
-    examples = passage_pairs(train, held_out, seed=seed)
+    examples = passage_pairs(
+        _sample(train, LABELLED_BYTES), _sample(held_out, LABELLED_BYTES), seed=seed
+    )
     if min(map(len, examples)) < FEWEST_EXAMPLES:
         raise ValueError(
-            f"text: {path} holds too little text: {len(examples[0])} and {len(examples[1])} "
+            f"text: {source} holds too little text: {len(examples[0])} and {len(examples[1])} "
             f"labelled pairs of passages for training and test, {FEWEST_EXAMPLES} of each are "
             "needed"
         )
     held_out = _sample(held_out, plan.held_out_bytes)
     return Text(
-        source=str(Path(path).resolve()),
+        source=source,
         question="does the second passage go on where the first one ends?",
         train=_sample(train, plan.train_bytes),
         held_out=held_out,
         train_examples=examples[0][: plan.train_examples],
         test_examples=examples[1][: plan.test_examples],
-        prompts=[_opening(document.text) for document in held_out[:3]],
-    )
-
-
-def _standard_library(plan: Plan, seed: int) -> Text:
-    corpus = python_stdlib()
-    train, test = stdlib_pairs(same_module=False, seed=seed)
-    return Text(
-        source="the sources of the running Python's own standard library",
-        question="does this docstring belong to this function?",
-        train=_sample(list(corpus.train()), plan.train_bytes),
-        held_out=_sample(list(corpus.held_out()), plan.held_out_bytes),
-        train_examples=train[: plan.train_examples],
-        test_examples=test[: plan.test_examples],
-        prompts=list(CODE_PROMPTS),
+        prompts=prompts or [_opening(document.text) for document in held_out[:3]],
     )
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bigfast.cli.settings import Settings
-from bigfast.quickstart import QuickstartConfig, quickstart
+from bigfast.train.extras import require
 
 EXAMPLE = """\
   bigfast quickstart
   bigfast quickstart --text my/documents --minutes 20 --output_dir runs/mine"""
 
 
-def build() -> Settings:
+def run(arguments: Sequence[str]) -> int:
+    packages = ("matplotlib", "rich", "safetensors", "sklearn", "tokenizers", "transformers")
+    require(*packages, purpose="quickstart", extra="all")
+    from bigfast.quickstart import QuickstartConfig, quickstart
+
     settings = Settings(
         "quickstart",
         "Train a tokenizer, a BERT and a GPT on real text, fine-tune the BERT, compare it with "
@@ -21,10 +25,6 @@ def build() -> Settings:
         EXAMPLE,
     )
     settings.add_group(QuickstartConfig, None)
-    return settings
-
-
-def run(arguments: Sequence[str]) -> int:
-    chosen = build().parse(arguments)
+    chosen = settings.parse(arguments)
     quickstart(QuickstartConfig(**{k: chosen[k] for k in QuickstartConfig.__dataclass_fields__}))
     return 0

@@ -123,6 +123,7 @@ def classify(
             result = fit(model, task, tokenizer, config, keep)
             steps = result.steps  # the first one's, which the clock may have cut short
             scores[method].append(Scores(**{k: result.held_out[k] for k in Scores.__annotations__}))
+    assert steps is not None
     return Classification(
         question=text.question,
         train_examples=len(train.examples),

@@ -143,8 +143,8 @@ def _classification(results: Results) -> str:
         "with the same examples, in the same order, for as many steps.</p>\n"
         + _figure("f1", "Macro F1 on the held-out pairs.")
         + _table(["", "accuracy", "precision", "recall", "macro F1"], rows, [len(rows) - 1])
-        + '<p class="small">Mean over three seeds of the fine-tuning (worst to best in brackets); '
-        "the first two methods draw nothing.</p>"
+        + '<p class="small">Mean over three seeds of the fine-tuning and below it worst to '
+        "best; the first two methods draw nothing.</p>"
     )
 
 
@@ -182,17 +182,25 @@ def _swap(results: Results) -> str:
         for precision, stock in swap.stock.items()
         for swapped in (swap.swapped[precision],)
     ]
+    count = len(swap.losses["stock"])
+    shown_steps = sorted({1, 2, (count + 1) // 2, count} & set(range(1, count + 1)))
+    losses = [
+        [name, *(f"{values[step - 1]:.6f}" for step in shown_steps)]
+        for name, values in swap.losses.items()
+    ]
     return (
         "<h2>Stock transformers, and the same model swapped</h2>\n<p>The BERT above was read by "
         "transformers, and copies of it were given BigFast's layers by <code>bigfast.swap(model)"
-        f"</code>. On {swap.rows} rows ({swap.tokens:,} tokens), dropout off, in fp32: loss "
-        f"<b>{swap.stock_loss:.6f}</b> stock, <b>{swap.swapped_loss:.6f}</b> swapped. The "
-        f"gradient's largest error is {swap.excess:.2f} times the allowed one, which is twice that "
-        "of stock itself, both against the same model in fp64.</p>\n"
+        "</code>. Both trained for a few steps in fp32, dropout off, beside a third copy in fp64, "
+        "which counts as the truth. The largest error that swapping makes, in any output, gradient "
+        f"or loss, is <b>{swap.excess:.2f}</b> of the allowed one, which is twice that of stock "
+        "itself.</p>\n"
+        + _table(["loss of step", *map(str, shown_steps)], losses)
+        + f"<p>The time of a step on {swap.rows} rows ({swap.tokens:,} tokens):</p>"
         + _figure("swap", "A training step: forward, backward, AdamW; dropout on.")
         + _table(["training step", "stock", "swapped", "faster"], rows)
-        + '<p class="small">Median, and below it the middle 60 %, of steps taken in turn, so that a slow moment '
-        "hits all. The optimizer is torch's fused AdamW in each.</p>"
+        + '<p class="small">Median, and below it the middle 60 %, of steps taken in '
+        "turn, so that a slow moment hits all. The optimizer is torch's fused AdamW in each.</p>"
     )
 
 

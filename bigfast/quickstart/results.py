@@ -88,9 +88,8 @@ class Times:
 class Swap:
     """Stock transformers against itself swapped, on the same weights and batches."""
 
-    stock_loss: float  # fp32, dropout off
-    swapped_loss: float
-    excess: float  # largest error over the allowed one, of the loss's gradients
+    losses: dict[str, list[float]]  # "stock" and "swapped", step by step; fp32, dropout off
+    excess: float  # largest error over the allowed one: outputs, gradients, losses
     rows: int
     tokens: int
     stock: dict[str, Times]  # by precision
@@ -142,7 +141,6 @@ class Results:
             (
                 "the swapped model is the stock model, within the tolerance policy",
                 self.swap.same,
-                f"losses {self.swap.stock_loss:.6f} and {self.swap.swapped_loss:.6f}; largest "
-                f"error {self.swap.excess:.2f} of the allowed",
+                f"largest error {self.swap.excess:.2f} of the allowed one",
             ),
         ]

@@ -128,8 +128,8 @@ def _tokenize(
         lowercase=bert,
     )
     tokenizer.save_pretrained(folder)
-    shards = (
+    train, held_out = (
         write_shard(folder / name, documents, tokenizer, with_sentences=bert)
         for name, documents in (("train", text.train), ("held_out", text.held_out))
     )
-    return (*shards, tokenizer)
+    return train, held_out, tokenizer

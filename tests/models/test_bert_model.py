@@ -89,6 +89,20 @@ def test_base_model_equals_stock(tmp_path):
     assert not got.last_hidden_state[~real].any()
 
 
+@pytest.mark.parametrize(
+    "knob", ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
+)
+def test_dropout_stands_where_stock_has_it(tmp_path, knob):
+    """At p = 1 nothing is left to chance."""
+    stock = make("BertForTokenClassification", **{knob: 1.0}, attn_implementation="eager")
+    model = BertForTokenClassification.from_pretrained(save(stock, tmp_path)).train()
+    inputs = batch(3, 9)
+    real = inputs["attention_mask"].bool()
+    got, want = model(**inputs).logits[real], stock.train()(**inputs).logits[real]
+    torch.testing.assert_close(got, want)
+    assert not torch.allclose(got, model.eval()(**inputs).logits[real])
+
+
 def test_packed_input_equals_padded():
     model = BertForPreTraining(config()).eval()
     inputs = batch(4, 15, "right")

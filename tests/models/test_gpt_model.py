@@ -63,6 +63,17 @@ def test_base_model_equals_stock(tmp_path):
     check(*(out.last_hidden_state[real] for out in (got, plain, truth)))
 
 
+@pytest.mark.parametrize("knob", ["resid_pdrop", "embd_pdrop", "attn_pdrop"])
+def test_dropout_stands_where_stock_has_it(tmp_path, knob):
+    """At p = 1 nothing is left to chance."""
+    stock = make("GPT2LMHeadModel", **{knob: 1.0}, attn_implementation="eager")
+    model = GPTForCausalLM.from_pretrained(save(stock, tmp_path)).train()
+    ids = torch.randint(0, 131, (3, 9))
+    got, want = model(ids).logits, stock.train()(ids).logits
+    torch.testing.assert_close(got, want)
+    assert not torch.allclose(got, model.eval()(ids).logits)
+
+
 @pytest.mark.parametrize("changes", [{}, MODERN])
 def test_packed_sequences_do_not_see_each_other(changes):
     """Packed equals each sequence alone, and equals padded."""

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .hf import restore, swap, verify
     from .ops import backend
 
 _SUBMODULES = ("data", "hf", "models", "nn", "ops", "optim", "tasks", "train")
-_NAMES = {"backend": "ops"}  # public name: the submodule that has it
+# Public name: the submodule that has it.
+_NAMES = {"backend": "ops", "restore": "hf", "swap": "hf", "verify": "hf"}
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +23,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'bigfast' has no attribute {name!r}")
 
 
-__all__ = ["__version__", "backend"]
+__all__ = ["__version__", "backend", "restore", "swap", "verify"]

@@ -1,9 +1,15 @@
 // Every native schema, and nothing else. csrc/torch/<op>.cpp serves them; the public functions,
 // their autograd and their fakes are in bigfast/ops/<op>.py.
 //
-// Common letters: T tokens, N features, B sequences, S tokens of each, H heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each
-// token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
-// in 0..65536, an element is kept where its 16-bit random number is >= it.
+// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T),
+// the logical row of each Common letters: T tokens, N features, B sequences, S tokens of each, H
+// heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each token for dropout
+// (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in 0..65536, an
+// element is kept where its 16-bit random number is >= it. Common letters: T tokens, N features, V
+// classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each token for
+// dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in
+// 0..65536, an element is kept where its 16-bit random number is
+// >= it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(bigfast, m) {
@@ -11,6 +17,20 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("cpu_isa() -> str");
   m.def("cpu_isas() -> str");
   m.def("set_cpu_isa(str name) -> ()");
+
+  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which
+  // divide H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale
+  // > 0
+  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  m.def(
+      "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
+      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
+      "(Tensor o, Tensor lse)");
+  // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
+  m.def(
+      "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
+      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
 
   // x, residual (T, N); weight, bias (N) -> y (T, N) of out_dtype, r (T, N) or (0, N) where r is x,
   // mean (T) fp32, rstd (T) fp32.
@@ -23,6 +43,7 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "layer_norm_bwd(Tensor dy, Tensor? dr, Tensor r, Tensor weight, Tensor mean, Tensor rstd, "
       "Tensor? rows, Tensor? seed, int threshold, ScalarType x_dtype, bool has_residual, "
       "bool has_bias) -> (Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)");
+
   // As layer_norm, without mean and bias.
   m.def(
       "rms_norm_fwd(Tensor x, Tensor? residual, Tensor weight, Tensor? rows, Tensor? seed, "
@@ -32,16 +53,69 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "Tensor? seed, int threshold, ScalarType x_dtype, bool has_residual) -> "
       "(Tensor dx, Tensor dresidual, Tensor dweight)");
 
-  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which divide
-  // H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale > 0
-  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  // x (T, N); bias (N) -> y like x.
+  m.def("bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor");
+  // dy like x -> dx, dbias or (0).
+  m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
+
+  // gate, up (T, N), unit last stride; y, dy (T, N).
+  m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
+  m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
+
+  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or
+  // int64 (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward.
   m.def(
-      "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
-      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
-      "(Tensor o, Tensor lse)");
-  // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
+      "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
+      "bool interleaved, bool inverse) -> (Tensor, Tensor)");
+
+  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0);
+  // word (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
+  // -> y (T, N) of out_dtype; mean, rstd (T) fp32, or (0) without norm.
   m.def(
-      "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
-      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+      "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor? rows, Tensor? seed, int threshold, float eps, SymInt seqlen, "
+      "ScalarType out_dtype) -> (Tensor y, Tensor mean, Tensor rstd)");
+  // dy like y -> gradients, (0, N) or (0) for what is absent or not wanted. padding_idx -1: none.
+  m.def(
+      "embedding_bwd(Tensor dy, Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+      "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor mean, Tensor rstd, "
+      "Tensor? rows, Tensor? seed, int threshold, SymInt seqlen, int padding_idx, bool has_bias, "
+      "bool wants_word, bool wants_position, bool wants_token_type) -> "
+      "(Tensor dword, Tensor dposition, Tensor dtoken_type, Tensor dnorm_weight, "
+      "Tensor dnorm_bias)");
+
+  // x (B S, N) of any dtype, unit last stride; rows int32 (T) -> (T, N); and the other way round,
+  // zeros in rows that are not named: x (T, N) -> (padded, N).
+  m.def("unpad(Tensor x, Tensor rows) -> Tensor");
+  m.def("pad(Tensor x, Tensor rows, SymInt padded) -> Tensor");
+
+  // input (T, V), rows at any distance; target int64 (T) -> loss fp32 () or, for reduction "none",
+  // (T); stats fp32 (2, T), the maximum and the sum of exponentials of each labelled row; count
+  // fp32 (), of labelled rows.
+  m.def(
+      "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction) -> "
+      "(Tensor loss, Tensor stats, Tensor count)");
+  // dloss like loss -> dinput (T, V), contiguous.
+  m.def(
+      "cross_entropy_bwd(Tensor dloss, Tensor input, Tensor target, Tensor stats, Tensor count, "
+      "int ignore_index, str reduction) -> Tensor");
+
+  // One chunk of labelled rows: logits (T, V) without their bias fp32 (V); target int64 (T); scale
+  // fp32 (1) or (T). losses fp32 (T) are written, their sum is added to total fp64 (). With
+  // `gradient`, logits become scale (softmax - onehot), whose column sums are added to dbias (V).
+  m.def(
+      "linear_cross_entropy_chunk_(Tensor(a!) logits, Tensor? bias, Tensor target, Tensor scale, "
+      "Tensor(b!) losses, Tensor(c!) total, Tensor(d!)? dbias, bool gradient) -> ()");
+  // out = total + part, in fp32; out may be either of them.
+  m.def("add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()");
+
+  // Lists of as many tensors; masters fp32, or empty. step: one number, counted from 1; grad_scale
+  // fp32 (1). exp_avgs and exp_avg_sqs are fp32, params and grads fp32 or bf16.
+  m.def(
+      "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor? grad_scale, float lr, "
+      "float beta1, float beta2, float eps, float weight_decay, bool maximize) -> ()");
+  // The 2-norm over all elements of all tensors -> fp32 ().
+  m.def("grad_norm(Tensor[] grads) -> Tensor");
 }

@@ -51,6 +51,8 @@ class _LayerNorm(torch.autograd.Function):
         ctx.save_for_backward(r if made_r else x2d, weight, mean, rstd, rows, seed)
         ctx.threshold, ctx.x_dtype = threshold, x.dtype
         ctx.has_residual, ctx.has_bias = residual is not None, bias is not None
+        # Without dropout x and residual have one gradient: it is written once.
+        ctx.shares = ctx.has_residual and seed is None and residual.dtype == x.dtype
         ctx.set_materialize_grads(False)
         return (y.view(x.shape), r.view(x.shape)) if made_r else y.view(x.shape)
 
@@ -64,11 +66,12 @@ class _LayerNorm(torch.autograd.Function):
         dr2d = None if dr is None else dr.reshape(r.shape).contiguous()
         dx, dresidual, dweight, dbias = torch.ops.bigfast.layer_norm_bwd(
             dy2d, dr2d, r, weight, mean, rstd, rows, seed, ctx.threshold, ctx.x_dtype,
-            ctx.has_residual, ctx.has_bias,
+            ctx.has_residual and not ctx.shares, ctx.has_bias,
         )  # fmt: skip
-        dresidual = dresidual.view(shape) if ctx.has_residual else None
+        dx = dx.view(shape)
+        dresidual = dx if ctx.shares else dresidual.view(shape) if ctx.has_residual else None
         dbias = dbias if ctx.has_bias else None
-        return dx.view(shape), dresidual, dweight, dbias, None, None, None, None, None
+        return dx, dresidual, dweight, dbias, None, None, None, None, None
 
 
 @register_fake("layer_norm_fwd")

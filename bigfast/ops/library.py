@@ -52,3 +52,27 @@ def register_fake(name: str):
     if NATIVE_MISSING is None:
         return torch.library.register_fake(f"bigfast::{name}")
     return lambda fake: fake
+
+
+_mutating = torch.library.Library("bigfast", "IMPL")
+
+
+def bump_versions(name: str) -> None:
+    """Have native op `name` raise the version counters of the arguments that its schema marks as
+    written. The stable ABI does not, and autograd would not see that a saved tensor has changed."""
+    if NATIVE_MISSING is not None:
+        return
+    op = getattr(torch.ops.bigfast, name).default
+    written = [
+        i
+        for i, argument in enumerate(op._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+    def run_and_bump(keyset, *args):
+        op.redispatch(keyset & torch._C._after_ADInplaceOrView_keyset, *args)
+        for i in written:
+            if args[i] is not None:
+                torch.autograd.graph.increment_version(args[i])
+
+    _mutating.impl(name, run_and_bump, "ADInplaceOrView", with_keyset=True)

@@ -42,6 +42,7 @@ REFERENCE = Implementation("reference", always)
 
 _candidates: dict[str, dict[str, tuple[Implementation, ...]]] = {}
 _forced: dict[str | None, str] = {}
+_watched: list[tuple[str, str, tuple]] | None = None
 _notice_due = NATIVE_MISSING is not None
 
 
@@ -63,6 +64,8 @@ def choose(op: str, device: str, *args) -> str:
 
     Raises ValueError where a forced implementation cannot serve, with every candidate's reason.
     """
+    if _watched is not None:
+        _watched.append((op, device, args))
     forced = _forced.get(op) or _forced.get(None)
     if forced is not None:
         return _choose_forced(op, device, forced, args)
@@ -72,6 +75,29 @@ def choose(op: str, device: str, *args) -> str:
                 _notice()
             return candidate.name
     return "reference"
+
+
+def why_no_kernel(op: str, device: str) -> str | None:
+    """Why nothing but the reference could serve `op` on `device`, or None. A forced choice has no
+    reason: it was asked for."""
+    if _forced.get(op) or _forced.get(None):
+        return None
+    if device == "cpu" and NATIVE_MISSING is not None:
+        return NATIVE_MISSING
+    if all(candidate.name == "reference" for candidate in candidates(op, device)):
+        return f"{op} has no fused kernel for {device} yet"
+    return None
+
+
+@contextmanager
+def watch() -> Iterator[list[tuple[str, str, tuple]]]:
+    """A list that inside the block receives (op, device type, arguments) of each choice made."""
+    global _watched
+    before, _watched = _watched, []
+    try:
+        yield _watched
+    finally:
+        _watched = before
 
 
 def _choose_forced(op: str, device: str, forced: str, args: tuple) -> str:

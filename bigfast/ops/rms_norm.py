@@ -46,6 +46,8 @@ class _RMSNorm(torch.autograd.Function):
         made_r = residual is not None or seed is not None
         ctx.save_for_backward(r if made_r else x2d, weight, rstd, rows, seed)
         ctx.threshold, ctx.x_dtype, ctx.has_residual = threshold, x.dtype, residual is not None
+        # Without dropout x and residual have one gradient: it is written once.
+        ctx.shares = ctx.has_residual and seed is None and residual.dtype == x.dtype
         ctx.set_materialize_grads(False)
         return (y.view(x.shape), r.view(x.shape)) if made_r else y.view(x.shape)
 
@@ -58,10 +60,12 @@ class _RMSNorm(torch.autograd.Function):
         dy2d = torch.zeros_like(r) if dy is None else dy.reshape(r.shape).contiguous()
         dr2d = None if dr is None else dr.reshape(r.shape).contiguous()
         dx, dresidual, dweight = torch.ops.bigfast.rms_norm_bwd(
-            dy2d, dr2d, r, weight, rstd, rows, seed, ctx.threshold, ctx.x_dtype, ctx.has_residual
-        )
-        dresidual = dresidual.view(shape) if ctx.has_residual else None
-        return dx.view(shape), dresidual, dweight, None, None, None, None, None
+            dy2d, dr2d, r, weight, rstd, rows, seed, ctx.threshold, ctx.x_dtype,
+            ctx.has_residual and not ctx.shares,
+        )  # fmt: skip
+        dx = dx.view(shape)
+        dresidual = dx if ctx.shares else dresidual.view(shape) if ctx.has_residual else None
+        return dx, dresidual, dweight, None, None, None, None, None
 
 
 @register_fake("rms_norm_fwd")

@@ -17,10 +17,10 @@ inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 struct Sequence {
   int64_t index;
-  int64_t q_begin, q_len;   // in tokens of AttentionRows
-  int64_t k_begin, k_len;   // keys that count
-  int64_t k_all;            // and those beyond, which seqused_k leaves out
-  int64_t first_token;      // of the queries, over all sequences
+  int64_t q_begin, q_len;  // in tokens of AttentionRows
+  int64_t k_begin, k_len;  // keys that count
+  int64_t k_all;           // and those beyond, which seqused_k leaves out
+  int64_t first_token;     // of the queries, over all sequences
   bool causal;
 
   // How many keys query i sees: the first ones.
@@ -59,8 +59,8 @@ inline void zero_tail(const AttentionRows<void>& x, int64_t begin, int64_t token
               (tokens - begin) * x.token * size);
 }
 
-// Asks for rows that will be read (kWrite: written) soon. A head's rows lie whole tokens apart, where
-// no hardware foresees the next one.
+// Asks for rows that will be read (kWrite: written) soon. A head's rows lie whole tokens apart,
+// where no hardware foresees the next one.
 template <bool kWrite = false, class T>
 inline void prefetch_rows(const T* x, int64_t ld, int64_t rows, int64_t dim) {
   for (int64_t i = 0; i < rows; ++i)

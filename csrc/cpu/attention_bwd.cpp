@@ -89,9 +89,8 @@ void turn_rows(const float* x, int64_t ld, int64_t rows, int64_t dim, float fact
 template <class T>
 float dot_rows(const T* x, const T* y, int64_t n) {
   F total(0.0f);
-  columns(n, [&](int64_t j, auto lanes) BIGFAST_LAMBDA {
-    total = fma(load(x + j, lanes), load(y + j, lanes), total);
-  });
+  columns(n, [&](int64_t j, auto lanes)
+                 BIGFAST_LAMBDA { total = fma(load(x + j, lanes), load(y + j, lanes), total); });
   return sum(total);
 }
 
@@ -141,12 +140,8 @@ ScoreRow<E> score_row(const AttentionBackward& a, const Sequence& s, const Block
     const uint32_t plane = static_cast<uint32_t>(s.index * a.shape.heads + block.head);
     score_keep_bits(a.shape.dropout, plane, query, block.first, visible, bits);
   }
-  return {memory.scores + r * memory.block,
-          memory.dp + r * memory.block,
-          visible,
-          Weight<E>(a.shape.scale, lse * kLog2E),
-          F(memory.delta[at]),
-          bits};
+  return {memory.scores + r * memory.block,       memory.dp + r * memory.block, visible,
+          Weight<E>(a.shape.scale, lse * kLog2E), F(memory.delta[at]),          bits};
 }
 
 // Scores of rows [i, i + rows) of the block -> P and dS as B operands, dS as rows.
@@ -190,7 +185,8 @@ void query_block(const AttentionBackward& a, const Sequence& s, const Block& blo
   prefetch_rows(grad_o, a.grad_o.token, block.rows, dim);
   prefetch_rows(o, a.o.token, block.rows, dim);
   pack_transposed_rows(q, a.q.token, block.rows, dim, static_cast<E*>(memory.qt), kBlock);
-  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot), kBlock);
+  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot),
+                       kBlock);
   for (int64_t i = 0; i < block.rows; ++i)
     memory.delta[i] = dot_rows(o + i * a.o.token, grad_o + i * a.grad_o.token, dim);
   for (int64_t i = 0; i < block.rows; i += kStrip) {
@@ -330,8 +326,7 @@ void attention_bwd(const AttentionBackward& a) noexcept {
     };
     parallel_tasks(shape.batch * shape.kv_heads * shares, body);
     const int32_t* cu = shape.cu_seqlens;
-    if (shares > 1)
-      add_shares<T>(a, dq, shares, cu ? cu[shape.batch] : tokens, width);
+    if (shares > 1) add_shares<T>(a, dq, shares, cu ? cu[shape.batch] : tokens, width);
   });
   if (shape.cu_seqlens) {
     const int32_t* cu_k = shape.cu_seqlens_k ? shape.cu_seqlens_k : shape.cu_seqlens;

@@ -17,8 +17,8 @@ struct Row {
   float top = -kInfinity, sum = 0.0f;
 };
 
-// p = e^(scale s) 2^-top of n scores, and 0 from there to `padded`. Returns what the sum, and so o, had
-// to be multiplied with.
+// p = e^(scale s) 2^-top of n scores, and 0 from there to `padded`. Returns what the sum, and so o,
+// had to be multiplied with.
 template <class E>
 float softmax_row(float* s, int64_t n, int64_t padded, float scale, const uint8_t* bits, Row& row,
                   E* p) {
@@ -88,10 +88,9 @@ void strip(const AttentionForward& a, const Sequence& s, int64_t head, int64_t b
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t visible = min(mine, max(0, s.seen(begin + i) - first));
     if (dropout.seed) score_keep_bits(dropout, plane, begin + i, first, visible, memory.bits);
-    const float shrink =
-        softmax_row(memory.scores + i * block, visible, mine, a.shape.scale,
-                    dropout.seed ? static_cast<uint8_t*>(memory.bits) : nullptr, row[i],
-                    memory.p + i * block);
+    const float shrink = softmax_row(memory.scores + i * block, visible, mine, a.shape.scale,
+                                     dropout.seed ? static_cast<uint8_t*>(memory.bits) : nullptr,
+                                     row[i], memory.p + i * block);
     if (starts || shrink == 1.0f) continue;
     for (int64_t j = 0; j < width; j += F::W)
       store(o + i * width + j, F(shrink) * load(o + i * width + j));

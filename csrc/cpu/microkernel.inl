@@ -2,9 +2,9 @@
 //
 // A is read row by row as it lies in memory; B is packed into panels of kPanel columns, so that one
 // step loads a few whole vectors. The element type E is float, or bf16 where the instruction set
-// multiplies pairs of them: there a step takes two k at once, A's pairs being neighbours in its rows
-// and B's being neighbours in the panel. kGroup<E> is 1 or 2; "groups" counts steps. C is fp32.
-// Each element of C is the same chain of additions over k, whatever the rows around it.
+// multiplies pairs of them: there a step takes two k at once, A's pairs being neighbours in its
+// rows and B's being neighbours in the panel. kGroup<E> is 1 or 2; "groups" counts steps. C is
+// fp32. Each element of C is the same chain of additions over k, whatever the rows around it.
 #pragma once
 
 #include "cpu/vec.h"
@@ -74,14 +74,12 @@ void tile(const E* a, int64_t lda, const E* b, int64_t groups, float* c, int64_t
   });
   for (int64_t g = 0; g < groups; ++g, a += kGroup<E>, b += kPanel * kGroup<E>) {
     F vector[kVectors];
-    unrolled<kVectors>([&](int j) BIGFAST_LAMBDA {
-      vector[j] = load_groups(b + j * F::W * kGroup<E>);
-    });
+    unrolled<kVectors>([&](int j)
+                           BIGFAST_LAMBDA { vector[j] = load_groups(b + j * F::W * kGroup<E>); });
     unrolled<kRows>([&](int i) BIGFAST_LAMBDA {
       const F scalar = broadcast_group(a + i * lda);
-      unrolled<kVectors>([&](int j) BIGFAST_LAMBDA {
-        acc[i][j] = step(scalar, vector[j], acc[i][j], E{});
-      });
+      unrolled<kVectors>(
+          [&](int j) BIGFAST_LAMBDA { acc[i][j] = step(scalar, vector[j], acc[i][j], E{}); });
     });
   }
   unrolled<kRows>([&](int i) BIGFAST_LAMBDA {

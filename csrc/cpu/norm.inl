@@ -4,7 +4,8 @@
 // and variance are two passes over it, so nothing cancels. Kept for backward: r, mean, rstd.
 //
 // Backward, with h = (r - mean) rstd and g = dy w:
-//   dr = rstd (g - avg(g) - h avg(g h)) + dr_out;   dx = dropout(dr);   dw = sum dy h;   db = sum dy
+//   dr = rstd (g - avg(g) - h avg(g h)) + dr_out;   dx = dropout(dr);   dw = sum dy h;   db = sum
+//   dy
 //
 // Rows are split into tasks by the number of rows alone, and partial dw and db are added in the
 // order of tasks: the bits do not depend on the number of threads.
@@ -13,58 +14,10 @@
 #include "cpu/norm.h"
 #include "cpu/parallel.h"
 #include "cpu/philox.h"
-#include "cpu/vec.h"
+#include "cpu/rows.inl"
 
 namespace bigfast::cpu::BIGFAST_ISA {
 namespace {
-
-// Four chains, so that additions overlap; added in a fixed order.
-struct Sum {
-  F part[4] = {F(0.0f), F(0.0f), F(0.0f), F(0.0f)};
-  BIGFAST_INLINE float total() const { return sum((part[0] + part[1]) + (part[2] + part[3])); }
-};
-
-// f(i, lanes, k): as `columns`, with k = 0, 1, 2, 3, 0, ... to name one of four accumulators.
-template <class Body>
-BIGFAST_INLINE void columns4(int64_t n, Body&& f) {
-  int64_t i = 0;
-  for (; i + 4 * F::W <= n; i += 4 * F::W) {
-    f(i, Full{}, 0);
-    f(i + F::W, Full{}, 1);
-    f(i + 2 * F::W, Full{}, 2);
-    f(i + 3 * F::W, Full{}, 3);
-  }
-  int k = 0;
-  for (; i + F::W <= n; i += F::W) f(i, Full{}, k++);
-  if (i < n) f(i, Part{static_cast<int>(n - i)}, k);
-}
-
-template <class W>
-void widen_row(const void* from, int64_t n, float* to) {
-  columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-    store(to + i, load(static_cast<const W*>(from) + i, lanes), lanes);
-  });
-}
-
-inline void widen_row(const void* from, DType dtype, int64_t n, float* to) {
-  dispatch(dtype, [&](auto w) { widen_row<decltype(w)>(from, n, to); });
-}
-
-inline void narrow_row(const float* from, int64_t n, void* to, DType dtype) {
-  dispatch(dtype, [&](auto tag) {
-    using W = decltype(tag);
-    columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-      store(static_cast<W*>(to) + i, load(from + i, lanes), lanes);
-    });
-  });
-}
-
-// Enough rows that a task outweighs its start; the split depends on the shape alone.
-inline int64_t rows_per_task(int64_t tokens, int64_t features) {
-  const int64_t least = 1 + 8192 / (features + 1);
-  const int64_t even = (tokens + 63) / 64;
-  return even > least ? even : least;
-}
 
 template <bool kCenter, class X, class R, class Y>
 void norm_rows_fwd(const NormForward& a, const float* weight, const float* bias, int64_t begin,
@@ -189,12 +142,7 @@ void norm_bwd(const NormBackward& a) {
     };
     parallel_tasks(tasks, body);
   });
-  for (int64_t task = 1; task <= tasks; ++task) {
-    columns(2 * n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-      const F add = load(partial + task * 2 * n + i, lanes);
-      store(partial + i, load(partial + i, lanes) + add, lanes);
-    });
-  }
+  sum_partials(partial, tasks, 2 * n);
   narrow_row(partial, n, a.dweight, a.w_dtype);
   if (a.dbias) narrow_row(partial + n, n, a.dbias, a.w_dtype);
 }

@@ -61,33 +61,35 @@ BIGFAST_INLINE float to_float(bf16 v) {
   return f;
 }
 
-// 2^x within 1 ulp; -inf gives 0, inf gives inf, NaN stays NaN (the second operand of min and max).
-// Cody and Waite: n = round(x), then the best degree-6 polynomial for 2^(x - n) on [-1/2, 1/2].
+// 2^x, relative error below 1.4 2^-24; -inf gives 0, inf gives inf, NaN stays NaN (the second
+// operand of min and max). Cody and Waite: n = round(x), then for 2^(x - n) on [-1/2, 1/2] the
+// polynomial of degree 6 with the smallest relative error.
 BIGFAST_INLINE F exp2(F x) {
   x = max(F(-160.0f), min(F(160.0f), x));
   const F n = round(x);
   const F f = x - n;
-  F p = F(1.5353362e-4f);
-  p = fma(p, f, F(1.3398874e-3f));
-  p = fma(p, f, F(9.6184369e-3f));
-  p = fma(p, f, F(5.5503324e-2f));
-  p = fma(p, f, F(2.4022648e-1f));
-  p = fma(p, f, F(6.9314718e-1f));
+  F p = F(1.535336196e-4f);
+  p = fma(p, f, F(1.339887502e-3f));
+  p = fma(p, f, F(9.618436918e-3f));
+  p = fma(p, f, F(5.550332367e-2f));
+  p = fma(p, f, F(2.402264774e-1f));
+  p = fma(p, f, F(6.931471825e-1f));
   p = fma(p, f, F(1.0f));
   return scale_by_power_of_2(p, n);
 }
 
-// e^x within 2 ulp, with the same limits. ln 2 is taken off in two parts, so that r keeps its bits.
+// e^x, as exactly and with the same limits. ln 2 is taken off in two parts, so that r keeps its
+// bits.
 BIGFAST_INLINE F exp(F x) {
   x = max(F(-110.0f), min(F(100.0f), x));
   const F n = round(x * F(1.44269504088896341f));
   F r = fma(n, F(-0.693145751953125f), x);
   r = fma(n, F(-1.428606765330187e-6f), r);
-  F p = F(1.3888888888888889e-3f);
-  p = fma(p, r, F(8.3333333333333333e-3f));
-  p = fma(p, r, F(4.1666666666666667e-2f));
-  p = fma(p, r, F(1.6666666666666667e-1f));
-  p = fma(p, r, F(0.5f));
+  F p = F(1.381459879e-3f);
+  p = fma(p, r, F(8.368716575e-3f));
+  p = fma(p, r, F(4.166838899e-2f));
+  p = fma(p, r, F(1.666652113e-1f));
+  p = fma(p, r, F(4.999999404e-1f));
   p = fma(p, r * r, r) + F(1.0f);
   return scale_by_power_of_2(p, n);
 }

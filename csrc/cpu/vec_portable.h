@@ -22,7 +22,7 @@ BIGFAST_INLINE F operator+(F a, F b) { return a.v + b.v; }
 BIGFAST_INLINE F operator-(F a, F b) { return a.v - b.v; }
 BIGFAST_INLINE F operator*(F a, F b) { return a.v * b.v; }
 BIGFAST_INLINE F operator/(F a, F b) { return a.v / b.v; }
-BIGFAST_INLINE F fma(F a, F b, F c) { return a.v * b.v + c.v; }  // a b + c
+BIGFAST_INLINE F fma(F a, F b, F c) { return a.v * b.v + c.v; }   // a b + c
 BIGFAST_INLINE F max(F a, F b) { return a.v > b.v ? a.v : b.v; }  // b where one is NaN
 BIGFAST_INLINE F min(F a, F b) { return a.v < b.v ? a.v : b.v; }
 BIGFAST_INLINE F sqrt(F a) {
@@ -37,11 +37,15 @@ BIGFAST_INLINE F round(F a) {
   const F magic(12582912.0f);
   return less(abs(a), F(4194304.0f), (a + magic) - magic, a);
 }
-// p 2^n for whole |n| <= 250. Two steps, so that results below 2^-126 lose bits instead of wrapping.
+// p 2^n for whole |n| <= 250. Two steps, so that results below 2^-126 lose bits instead of
+// wrapping.
 BIGFAST_INLINE F scale_by_power_of_2(F p, F n) {
   const i32x4 e = __builtin_convertvector(n.v, i32x4);
   const i32x4 half = e >> 1;
   return p.v * (f32x4)((half + 127) << 23) * (f32x4)((e - half + 127) << 23);
+}
+BIGFAST_INLINE F swap_pairs(F a) {  // lanes 1 0 3 2 ...
+  return f32x4{a.v[1], a.v[0], a.v[3], a.v[2]};
 }
 BIGFAST_INLINE float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 BIGFAST_INLINE float max_lane(F a) {

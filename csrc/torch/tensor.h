@@ -8,12 +8,20 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <initializer_list>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "cpu/types.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace bigfast {
 
@@ -26,6 +34,19 @@ inline cpu::DType dtype_of(const Tensor& t) {
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::BFloat16,
                   "expected float32 or bfloat16");
   return dtype == ScalarType::Float ? cpu::DType::f32 : cpu::DType::bf16;
+}
+
+// malloc hands out blocks past 32 MB as fresh memory every time, and that arrives page by page, at
+// a fault each, which costs more than writing it. Where the system leaves the choice (Linux,
+// "madvise"), ask for pages of 2 MB.
+inline void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
+#ifdef __linux__
+  constexpr int64_t huge = int64_t{1} << 21;
+  if (bytes < 16 * huge) return;
+  const auto begin = (reinterpret_cast<int64_t>(memory) + huge - 1) / huge * huge;
+  const auto end = (reinterpret_cast<int64_t>(memory) + bytes) / huge * huge;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint: it may fail
+#endif
 }
 
 // An uninitialised contiguous CPU tensor. Through the C shim: the boxed factories of the stable ABI
@@ -41,7 +62,9 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
       static_cast<int32_t>(dtype), aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  Tensor made(handle);
+  prefer_huge_pages(made.data_ptr(), made.numel() * static_cast<int64_t>(made.element_size()));
+  return made;
 }
 
 inline void* data(const Tensor& t) { return t.data_ptr(); }
@@ -53,6 +76,12 @@ inline const T* data_or_null(const OptTensor& t) {
 
 inline void check_contiguous(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), name, " must be contiguous and on the CPU");
+}
+
+// Rows may lie apart: (rows, N) with unit last stride.
+inline void check_rows(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu() && t.dim() == 2 && (t.stride(1) == 1 || t.numel() == 0), name,
+                  " must be (rows, N) with unit last stride, on the CPU");
 }
 
 inline void check_int32(const Tensor& t, const char* name) {

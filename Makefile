@@ -1,0 +1,46 @@
+# From a fresh clone, with nothing but Python >= 3.10 and a C++ compiler:
+#   make quickstart   set-up, build, and the main job on real text
+#   make test         set-up, build, all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A build without isolation finds cmake and ninja here.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: quickstart test build lint bench clean
+.DEFAULT_GOAL := build
+
+$(VENV)/.ready: requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	touch $@
+
+# The package itself, editable; CMake alone then keeps the libraries up to date.
+$(VENV)/.installed: $(VENV)/.ready setup.py pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+build: $(VENV)/.installed
+	@if [ -d build/cpu ]; then cmake --build build/cpu; fi
+
+quickstart: build
+	$(BIN)/bigfast quickstart
+
+# One torch thread per worker: two workers with two threads each would fight for two cores.
+test: build
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl')
+
+# Measures the ops and the BERT step here, and draws README's figure and tables from the results.
+bench: build
+	$(BIN)/python -m bigfast.benchmarks --json benchmarks/results/cpu/ops.json
+	$(BIN)/python -m bigfast.benchmarks.models.bert_mlm_step --json benchmarks/results/cpu/bert_mlm_step.json
+	$(BIN)/python -m bigfast.benchmarks.figures
+
+clean:
+	rm -rf build dist bigfast/*.so bigfast/_build_failure.txt

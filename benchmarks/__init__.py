@@ -1,0 +1,1 @@
+"""Benchmarks, importable as bigfast.benchmarks from an installed package."""

@@ -1,0 +1,1 @@
+"""One file per training step or workload, each runnable with `python -m`."""

@@ -1,0 +1,42 @@
+"""Linear layers whose activation takes the bias into its pass; parameters as in torch.nn.Linear."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+
+# Hugging Face's names of the GELU, and the form of `bigfast.ops.bias_gelu` that each one means.
+GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+class LinearGELU(nn.Linear):
+    """gelu(x W^T + b). `activation` is Hugging Face's name: gelu (exact), gelu_new (tanh) ..."""
+
+    def __init__(self, in_features: int, out_features: int, activation: str = "gelu") -> None:
+        super().__init__(in_features, out_features)
+        if activation not in GELU_FORMS:
+            raise ValueError(f"activation: {activation!r} is not one of {', '.join(GELU_FORMS)}")
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) -> (..., out_features)."""
+        product = F.linear(x, self.weight)
+        return ops.bias_gelu(product, self.bias, approximate=GELU_FORMS[self.activation])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation}"
+
+
+class LinearSwiGLU(nn.Linear):
+    """silu(x W_gate^T + b_gate) * (x W_up^T + b_up), one product: rows of weight are gate, then up.
+
+    Shazeer, "GLU Variants Improve Transformer" (2020). weight (2 out_features, in_features).
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, 2 * out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) -> (..., out_features)."""
+        gate, up = super().forward(x).chunk(2, dim=-1)
+        return ops.swiglu(gate, up)

@@ -1,0 +1,20 @@
+"""Which floating dtypes the ops take, and which the native kernels serve."""
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_NATIVE = (torch.float32, torch.bfloat16)
+
+
+def check_float(name: str, tensor: Tensor | None) -> None:
+    if tensor is not None and tensor.dtype not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+
+
+def why_not_native(*dtypes: torch.dtype) -> str | None:
+    """Why the C++ kernels cannot serve these dtypes, or None."""
+    for dtype in dtypes:
+        if dtype not in _NATIVE:
+            return f"serves float32 and bfloat16, not {dtype}"
+    return None

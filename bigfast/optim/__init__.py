@@ -1,0 +1,5 @@
+"""Optimizers shaped like torch.optim's, over fused steps."""
+
+from .adamw import AdamW
+
+__all__ = ["AdamW"]

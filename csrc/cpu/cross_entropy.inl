@@ -1,0 +1,113 @@
+// loss = log(sum_v exp(x_v)) - x_target;   dx_v = dloss (softmax(x)_v - [v = target])
+//
+// A row is read from memory once for its maximum and its sum: block by block, each block twice
+// while it is in L1, and the sum so far is scaled down where a block raises the maximum. Maximum
+// and sum are kept apart: log(sum) + max, rounded, would cost large logits their probabilities.
+#pragma once
+
+#include "cpu/cross_entropy.h"
+#include "cpu/parallel.h"
+#include "cpu/vec.h"
+
+namespace bigfast::cpu::BIGFAST_ISA {
+namespace {
+
+constexpr float kInfinity = __builtin_inff();
+constexpr int64_t kBlock = 2048;  // columns: 8 KB at most
+
+struct RowStats {
+  float max = -kInfinity;
+  float sum = 0.0f;
+};
+
+BIGFAST_INLINE float exp(float x) { return sum(first_lanes(exp(F(x)), 1)); }
+
+// One row of logits, with its bias where there is one.
+template <class X, bool kBias>
+struct Logits {
+  const X* x;
+  const float* bias;
+  template <class Lanes>
+  BIGFAST_INLINE F at(int64_t i, Lanes lanes) const {
+    const F v = load(x + i, lanes);
+    if constexpr (kBias) return v + load(bias + i, lanes);
+    return v;
+  }
+  BIGFAST_INLINE float one(int64_t i) const { return to_float(x[i]) + (kBias ? bias[i] : 0.0f); }
+};
+
+template <class Row>
+BIGFAST_INLINE float block_max(const Row& row, int64_t begin, int64_t end, float start) {
+  F m[4] = {F(start), F(start), F(start), F(start)};
+  int64_t i = begin;
+  for (; i + 4 * F::W <= end; i += 4 * F::W)
+    for (int k = 0; k < 4; ++k) m[k] = max(m[k], row.at(i + k * F::W, Full{}));
+  for (; i + F::W <= end; i += F::W) m[0] = max(m[0], row.at(i, Full{}));
+  float result = max_lane(max(max(m[0], m[1]), max(m[2], m[3])));
+  for (; i < end; ++i) {
+    const float v = row.one(i);
+    if (v > result) result = v;
+  }
+  return result;
+}
+
+template <class Row>
+BIGFAST_INLINE float block_sum(const Row& row, int64_t begin, int64_t end, float shift) {
+  F s[4] = {F(0.0f), F(0.0f), F(0.0f), F(0.0f)};
+  int64_t i = begin;
+  for (; i + 4 * F::W <= end; i += 4 * F::W)
+    for (int k = 0; k < 4; ++k) s[k] = s[k] + exp(row.at(i + k * F::W, Full{}) - F(shift));
+  for (; i + F::W <= end; i += F::W) s[0] = s[0] + exp(row.at(i, Full{}) - F(shift));
+  if (i < end) {
+    const Part part{static_cast<int>(end - i)};
+    s[1] = s[1] + only(exp(row.at(i, part) - F(shift)), part);
+  }
+  return sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+template <class Row>
+RowStats row_stats(const Row& row, int64_t n) {
+  RowStats stats;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = begin + kBlock < n ? begin + kBlock : n;
+    const float max = block_max(row, begin, end, stats.max);
+    // While all is -inf, nothing is to be taken off: -inf - -inf would be NaN.
+    const float shift = max == -kInfinity ? 0.0f : max;
+    if (max != stats.max) stats.sum *= exp(stats.max - shift);
+    stats.max = max;
+    stats.sum += block_sum(row, begin, end, shift);
+  }
+  return stats;
+}
+
+BIGFAST_INLINE float row_loss(float at_target, RowStats stats) {
+  return __builtin_logf(stats.sum) - (at_target - stats.max);
+}
+
+// out may be the row itself.
+template <class Row, class X>
+BIGFAST_INLINE void row_gradient(const Row& row, int64_t n, int64_t target, RowStats stats,
+                                 float dloss, X* out) {
+  const F factor(dloss / stats.sum), shift(stats.max);
+  const float at_target = exp(row.one(target) - stats.max) / stats.sum - 1.0f;
+  columns(n, [&](int64_t i, auto lanes)
+                 BIGFAST_LAMBDA { store(out + i, exp(row.at(i, lanes) - shift) * factor, lanes); });
+  store(out + target, F(at_target * dloss), Part{1});
+}
+
+// Enough rows that a task outweighs its start; the split depends on the shape alone.
+inline int64_t rows_per_task(int64_t classes) { return 1 + 8192 / classes; }
+
+// f(t) for all rows.
+template <class Body>
+void parallel_rows(int64_t tokens, int64_t classes, Body&& f) {
+  const int64_t step = rows_per_task(classes);
+  auto body = [&](int64_t task) {
+    const int64_t begin = task * step, end = begin + step < tokens ? begin + step : tokens;
+    for (int64_t t = begin; t < end; ++t) f(t);
+  };
+  parallel_tasks((tokens + step - 1) / step, body);
+}
+
+}  // namespace
+}  // namespace bigfast::cpu::BIGFAST_ISA

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from suite import native
+
+import bigfast
+from bigfast.ops import layer_norm, library, registry
+
+
+def call(dtype=torch.float32):
+    return layer_norm(torch.zeros(2, 8, dtype=dtype), torch.ones(8, dtype=dtype))
+
+
+@native
+def test_a_forced_choice_that_cannot_serve_is_an_error_with_reasons():
+    with bigfast.backend("cpp"), pytest.raises(ValueError, match="float16") as error:
+        call(torch.float16)
+    assert "layer_norm on cpu" in str(error.value) and "reference: can serve" in str(error.value)
+    with bigfast.backend("triton", op="layer_norm"), pytest.raises(ValueError, match="has no impl"):
+        call()
+
+
+def test_unknown_names_are_errors():
+    with pytest.raises(ValueError, match="'cuda' is not one of cpp"), bigfast.backend("cuda"):
+        pass
+    with pytest.raises(ValueError, match="op 'nonsense'"), bigfast.backend("cpp", op="nonsense"):
+        pass
+
+
+def test_blocks_nest_and_end():
+    args = (torch.zeros(2, 8), None, torch.ones(8), None, torch.float32)
+    chosen = lambda: registry.choose("layer_norm", "cpu", *args)
+    before = chosen()
+    with bigfast.backend("reference"):
+        assert chosen() == "reference"
+        if library.NATIVE_MISSING is None:
+            with bigfast.backend("cpp", op="layer_norm"):
+                assert chosen() == "cpp"
+        assert chosen() == "reference"
+    assert chosen() == before
+
+
+def test_environment(monkeypatch):
+    monkeypatch.setattr(registry, "_forced", {})
+    monkeypatch.setenv("BIGFAST_BACKEND", "layer_norm=reference,cpp")
+    registry.read_environment()
+    assert registry._forced == {"layer_norm": "reference", None: "cpp"}
+    monkeypatch.setenv("BIGFAST_BACKEND", "fastest")
+    with pytest.raises(ValueError, match="'fastest'"):
+        registry.read_environment()
+
+
+@native
+def test_instruction_sets():
+    assert library.cpu_isas()[0] == "portable" and library.cpu_isa() in library.cpu_isas()
+    with pytest.raises(ValueError, match="'sse9' is not available here, only portable"):
+        library.set_cpu_isa("sse9")
+
+
+def test_missing_library_says_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(registry, "NATIVE_MISSING", "no C++ compiler was found")
+    monkeypatch.setattr(registry, "_notice_due", True)
+    candidates = (registry.cpp(registry.always), registry.REFERENCE)
+    monkeypatch.setitem(registry._candidates, "layer_norm", {"cpu": candidates})
+    call()
+    call()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "no C++ compiler was found" in err
+    with bigfast.backend("cpp"), pytest.raises(ValueError, match="not built: no C"):
+        call()

@@ -36,9 +36,11 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl')
 
-# The op table and the BERT step of README.md, measured here; benchmarks/results/cpu keeps them.
+# Measures the ops and the BERT step here, and draws README's figure and tables from the results.
 bench: build
-	$(BIN)/python -m bigfast.benchmarks
+	$(BIN)/python -m bigfast.benchmarks --json benchmarks/results/cpu/ops.json
+	$(BIN)/python -m bigfast.benchmarks.models.bert_mlm_step --json benchmarks/results/cpu/bert_mlm_step.json
+	$(BIN)/python -m bigfast.benchmarks.figures
 
 clean:
 	rm -rf build dist bigfast/*.so bigfast/_build_failure.txt

@@ -1,13 +1,14 @@
 // Every native schema, and nothing else. csrc/torch/<op>.cpp serves them; the public functions,
 // their autograd and their fakes are in bigfast/ops/<op>.py.
 //
-// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each
-// Common letters: T tokens, N features, B sequences, S tokens of each, H heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each
-// token for dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold`
-// in 0..65536, an element is kept where its 16-bit random number is >= it.
 // Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T),
-// the logical row of each token for dropout (default 0..T-1); `seed` int64 (1), absent where
-// nothing is dropped; `threshold` in 0..65536, an element is kept where its 16-bit random number is
+// the logical row of each Common letters: T tokens, N features, B sequences, S tokens of each, H
+// heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each token for dropout
+// (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in 0..65536, an
+// element is kept where its 16-bit random number is >= it. Common letters: T tokens, N features, V
+// classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each token for
+// dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in
+// 0..65536, an element is kept where its 16-bit random number is
 // >= it.
 #include <torch/csrc/stable/library.h>
 
@@ -17,8 +18,9 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("cpu_isas() -> str");
   m.def("set_cpu_isa(str name) -> ()");
 
-  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which divide
-  // H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale > 0
+  // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which
+  // divide H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale
+  // > 0
   // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
   m.def(
       "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
@@ -60,14 +62,14 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
   m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
 
-  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or int64
-  // (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward of the same.
+  // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or
+  // int64 (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward.
   m.def(
       "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
       "bool interleaved, bool inverse) -> (Tensor, Tensor)");
 
-  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0); word
-  // (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
+  // ids (T) int32 or int64, as position_ids (absent: t % seqlen) and token_type_ids (absent: 0);
+  // word (V, N), position (P, N), token_type (C, N), all of one dtype; norm_weight, norm_bias (N)
   // -> y (T, N) of out_dtype; mean, rstd (T) fp32, or (0) without norm.
   m.def(
       "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "

@@ -17,9 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from bigfast.models.bert import BertConfig, BertForMaskedLM
-from bigfast.optim import AdamW
-from bigfast.train.memory import keep_freed_memory
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -27,7 +24,10 @@ from transformers import BertConfig as StockConfig
 from transformers import BertForMaskedLM as StockBert
 
 import bigfast
+from bigfast.models.bert import BertConfig, BertForMaskedLM
 from bigfast.ops import grad_norm
+from bigfast.optim import AdamW
+from bigfast.train.memory import keep_freed_memory
 
 from .. import machine
 from ..timing import interleave, ratio

@@ -13,6 +13,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 
 from bigfast.version import __version__
 
@@ -76,8 +77,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    module = importlib.import_module(f"bigfast.cli.{command}")
-    return module.run(arguments) or 0
+    with warnings.catch_warnings():
+        warnings.showwarning = _note
+        module = importlib.import_module(f"bigfast.cli.{command}")
+        return module.run(arguments) or 0
+
+
+def _note(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as a line of its own, without the place in the source that it is from."""
+    print(f"bigfast: note: {message}", file=sys.stderr)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     run_values = _run_values(folder)
     config = _config(name, chosen, run_values, values)
     tokenizer = Tokenizer.from_pretrained(folder)
-    cls = TASKS[name]
+    cls: Any = TASKS[name]
     say(f"{name}: {folder}")
     model = cls.model_class.from_pretrained(folder).to(device(chosen.device))
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():

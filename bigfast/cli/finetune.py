@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
         folder, dtype=torch.float32, num_labels=len(task.labels)
     )
     _name_labels(model, task.labels)
-    _check_positions(model.config.max_position_embeddings, config)
+    _check_positions(model.config, config)
     settings.save(chosen, chosen.output_dir)
     train(model, task, tokenizer, chosen)
     show_confusion(task.confusion_matrix(model).tolist(), task.labels)
@@ -110,7 +110,8 @@ def _name_labels(model: BertForSequenceClassification, labels: list[str]) -> Non
     model.config.extra["label2id"] = {label: i for i, label in enumerate(labels)}
 
 
-def _check_positions(positions: int, config: ClassifyConfig) -> None:
+def _check_positions(sizes: Any, config: ClassifyConfig) -> None:
+    positions = sizes.max_position_embeddings
     if config.max_seq_length > positions:
         raise ValueError(
             f"classify.max_seq_length {config.max_seq_length} is more than the model's "

@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = build(name)
     chosen = settings.parse(arguments)
     group = chosen.task.partition("+")[0]
-    task_class = TASKS[chosen.task]
+    task_class: Any = TASKS[chosen.task]
     task_config = task_class.config_class(**vars(chosen[group]))
     model_config = _model_config(task_class, chosen, group)
     data = DataConfig(**vars(chosen.data))
@@ -106,7 +106,7 @@ def _model_config(task_class: Any, chosen: Any, group: str) -> ModelConfig:
 
 def _with_tokens(config: ModelConfig, prepared: Prepared) -> ModelConfig:
     tokenizer = prepared.tokenizer
-    changes = {"vocab_size": tokenizer.vocab_size}
+    changes: dict[str, Any] = {"vocab_size": tokenizer.vocab_size}
     for field, role in (("pad_token_id", "pad"), ("eos_token_id", "eos")):
         if hasattr(config, field) and role in tokenizer.special:
             changes[field] = tokenizer.id(role)

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Settings:
 
     def add(self, name: str, type: Any, default: Any, help: str, **options: Any) -> None:
         """One setting of its own; `group.field` joins the group."""
-        group = self.parser.groups.get(name.rpartition(".")[0], self.parser)
+        group = (self.parser.groups or {}).get(name.rpartition(".")[0], self.parser)
         group.add_argument(f"--{name}", type=type, default=default, help=help, **options)
 
     def add_group(self, config: type, name: str | None, *, skip: Collection[str] = ()) -> None:
@@ -57,10 +57,13 @@ class Settings:
         for action in self.parser._actions:
             field = action.dest.removeprefix(prefix)
             if action.dest.startswith(prefix) and field in comments and not action.help:
-                action.help = comments[field].replace("%", "%%")
+                action.help = comments[field]
 
     def parse(self, arguments: Sequence[str]) -> jsonargparse.Namespace:
         """The settings; ValueError for unknown keys and values of another type, in one line."""
+        for _, file in _options(arguments, "--config"):
+            if Path(file).is_file():
+                read_yaml(Path(file))  # an error of syntax names the file
         try:
             return self.parser.parse_args(arguments)
         except argparse.ArgumentError as error:
@@ -86,7 +89,11 @@ class Settings:
 
     def save(self, settings: jsonargparse.Namespace, folder: str | Path) -> None:
         """Writes the settings as `folder`/config.yaml, whole or not at all."""
-        text = self.parser.dump(settings, skip_none=False)
+        import yaml
+
+        values = settings.as_dict()
+        del values["config"]
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         write_atomically(Path(folder) / CONFIG_FILE, text)
 
 
@@ -106,16 +113,21 @@ def early(arguments: Sequence[str], key: str) -> Any:
     Which settings there are depends on the task, so the task must be known first.
     """
     value = None
+    for name, given in _options(arguments, f"--{key}", "--config"):
+        if name == f"--{key}":
+            value = given
+        elif Path(given).is_file():
+            value = read_yaml(Path(given)).get(key, value)
+    return value
+
+
+def _options(arguments: Sequence[str], *names: str) -> Iterator[tuple[str, str]]:
+    """(name, value) of `--name value` and `--name=value`, in order."""
     words = iter(arguments)
     for word in words:
         name, equals, given = word.partition("=")
-        if name in (f"--{key}", "--config") and not equals:
-            given = next(words, "")
-        if name == f"--{key}":
-            value = given
-        elif name == "--config" and Path(given).is_file():
-            value = read_yaml(Path(given)).get(key, value)
-    return value
+        if name in names:
+            yield name, given if equals else next(words, "")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

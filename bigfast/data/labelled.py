@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bigfast.data.corpus import JSONL_SUFFIXES, read_json_rows
+from bigfast.data.native import helpers
 
 
 class Example(NamedTuple):
@@ -22,6 +23,23 @@ class Labelled(NamedTuple):
 
     examples: list[Example]
     labels: list[str]
+
+
+def pair_up(pairs: Sequence[tuple[str, str]], seed: int) -> list[Example]:
+    """Two examples of each (text, pair) that belongs together: as it is with label 1, and with the
+    text of another, label 0. Nothing for fewer than two pairs.
+
+    The pairs are put into a random circle, and the wrong text is that of the next one: every text
+    and every pair occurs once with each label.
+    """
+    if len(pairs) < 2:
+        return []
+    circle = helpers().sample_order(len(pairs), len(pairs), 0, seed).tolist()
+    examples = []
+    for this, other in zip(circle, circle[1:] + circle[:1]):
+        examples.append(Example(pairs[this][0], pairs[this][1], 1))
+        examples.append(Example(pairs[other][0], pairs[this][1], 0))
+    return examples
 
 
 def read_labelled(path: str | Path, *, labels: Sequence[str] | None = None) -> Labelled:

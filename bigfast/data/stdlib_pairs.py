@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bigfast.data.corpus import Document, is_test, python_stdlib
-from bigfast.data.labelled import Example
-from bigfast.data.native import helpers
+from bigfast.data.labelled import Example, pair_up
 from bigfast.data.progress import track
 
 NEUTRAL_NAME = "NAME"
@@ -68,23 +67,10 @@ def _examples(
                 seen.update(function)
                 functions.append(function)
         if same_module and len(functions) > 1:
-            examples += _pair_up(functions, seed)
+            examples += pair_up(functions, seed)
         else:
             rest += functions
-    return examples + _pair_up(rest, seed)
-
-
-def _pair_up(functions: list[_Function], seed: int) -> list[Example]:
-    """Puts the functions into a random circle; the wrong docstring is that of the next one."""
-    if len(functions) < 2:
-        return []
-    circle = helpers().sample_order(len(functions), len(functions), 0, seed).tolist()
-    examples = []
-    for this, other in zip(circle, circle[1:] + circle[:1]):
-        source = functions[this].source
-        examples.append(Example(functions[this].docstring, source, 1))
-        examples.append(Example(functions[other].docstring, source, 0))
-    return examples
+    return examples + pair_up(rest, seed)
 
 
 def find_functions(text: str) -> Iterator[_Function]:

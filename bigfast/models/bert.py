@@ -46,9 +46,9 @@ class BertConfig(ModelConfig):
 
     model_types: ClassVar[tuple[str, ...]] = ("bert",)
     inert: ClassVar[frozenset[str]] = frozenset({
-    "chunk_size_feed_forward", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
-    "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
-})  # fmt: skip
+        "chunk_size_feed_forward", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
+        "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+    })  # fmt: skip
     fixed: ClassVar[dict[str, tuple]] = {
         "position_embedding_type": ("absolute",),
         "tie_word_embeddings": (True,),
@@ -61,6 +61,10 @@ class BertConfig(ModelConfig):
                 f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
                 f"{self.num_attention_heads}"
             )
+
+    @property
+    def width(self) -> int:
+        return self.hidden_size
 
     @property
     def head_dropout_prob(self) -> float:
@@ -96,13 +100,11 @@ class BertEmbeddings(nn.Module):
         self.LayerNorm = LayerNorm(features, eps=config.layer_norm_eps)
         self.dropout_p = config.hidden_dropout_prob
 
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor, layout: Layout
-    ) -> Tensor:
-        """Three times (T) -> (T, N)."""
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
+        """(T), (T) -> (T, N)."""
         return ops.embedding(
             input_ids, self.word_embeddings.weight,
-            position=self.position_embeddings.weight, position_ids=position_ids,
+            position=self.position_embeddings.weight, position_ids=layout.positions,
             token_type=self.token_type_embeddings.weight, token_type_ids=token_type_ids,
             norm_weight=self.LayerNorm.weight, norm_bias=self.LayerNorm.bias,
             eps=self.LayerNorm.eps, dropout_p=self.dropout_p if self.training else 0.0,
@@ -199,6 +201,7 @@ class BertPooler(nn.Module):
 
 
 class BertPretrainedModel(PretrainedModel):
+    config: BertConfig
     config_class = BertConfig
     base_prefix = "bert."
     head_prefixes = (
@@ -231,16 +234,22 @@ class BertModel(BertPretrainedModel):
     ) -> tuple[Tensor, Layout]:
         """The packed stream x (T, N) and its layout; for the arguments see `EncoderInputs`."""
         layout = Layout.of(input_ids, attention_mask, cu_seqlens)
-        positions = layout.positions
         if position_ids is not None:
-            positions = layout.pack(position_ids.expand_as(input_ids))
-        x = self.embeddings(layout.pack(input_ids), layout.pack(token_type_ids), positions, layout)
+            layout = layout._replace(positions=layout.pack(position_ids.expand_as(input_ids)))
+        if token_type_ids is not None:
+            token_type_ids = layout.pack(token_type_ids)
+        x = self.embeddings(layout.pack(input_ids), token_type_ids, layout)
         return self.encoder(x, layout), layout
+
+    def pool(self, x: Tensor, layout: Layout) -> Tensor:
+        """The packed stream x (T, N) -> (B, N); of a model that has a pooler."""
+        assert self.pooler is not None
+        return self.pooler(x, layout)
 
     def forward(self, input_ids: Tensor, **inputs: Unpack[EncoderInputs]) -> ModelOutput:
         """Sets last_hidden_state, and pooler_output where there is a pooler."""
         x, layout = self.encode(input_ids, **inputs)
-        pooled = None if self.pooler is None else self.pooler(x, layout)
+        pooled = None if self.pooler is None else self.pool(x, layout)
         return ModelOutput(last_hidden_state=layout.unpack(x), pooler_output=pooled)
 
 
@@ -308,7 +317,7 @@ class BertForPreTraining(BertPretrainedModel):
         skip = skips_logits(skip_logits, self.training, labels is not None)
         x, layout = self.bert.encode(input_ids, **inputs)
         logits, components = self.cls.predictions(x, layout, labels, skip)
-        relation = self.cls.seq_relationship(self.bert.pooler(x, layout))
+        relation = self.cls.seq_relationship(self.bert.pool(x, layout))
         if next_sentence_label is not None:
             components["nsp"] = labelled_sum(relation, next_sentence_label)
         loss, sums = combine(components, num_items_in_batch)
@@ -335,7 +344,7 @@ class BertForSequenceClassification(BertPretrainedModel):
     ) -> ModelOutput:
         """Logits (B, num_labels), and with labels (B) the component "classify"."""
         x, layout = self.bert.encode(input_ids, **inputs)
-        logits = self.classifier(self.dropout(self.bert.pooler(x, layout)))
+        logits = self.classifier(self.dropout(self.bert.pool(x, layout)))
         components = {} if labels is None else {"classify": labelled_sum(logits, labels)}
         loss, sums = combine(components, num_items_in_batch)
         return ModelOutput(loss, sums, logits)

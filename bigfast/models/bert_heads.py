@@ -43,7 +43,7 @@ class BertPredictions(nn.Module):
         if labels is None:
             return layout.unpack(self.decoder(self.transform(x))), {}
         labels = layout.pack(labels)
-        rows = (labels != IGNORED).nonzero().squeeze(1)
+        rows = labels.ne(IGNORED).nonzero().squeeze(1)
         labels = labels.index_select(0, rows)
         if skip_logits:
             total = ops.linear_cross_entropy(

@@ -8,18 +8,18 @@ from ..nn import Layout
 
 
 class KVCache:
-    """Keys and values of `layers` layers, each (B, Smax, Hk, D), filled from the left.
+    """Keys and values of each layer, (B, Smax, Hk, D), filled from the left.
 
     A step is `extend` with the new tokens of every sequence, any number of each, then one run of
     the model on the layout that this gives, whose attention calls `attend` layer by layer.
     """
 
-    def __init__(self, layers: int, batch: int, length: int, device: torch.device) -> None:
+    def __init__(self, batch: int, length: int, device: torch.device) -> None:
         self.length = length
         self.lengths = torch.zeros(batch, dtype=torch.int32, device=device)  # tokens so far
         self.cu_seqlens_k = length * torch.arange(batch + 1, dtype=torch.int32, device=device)
-        self.keys: list[Tensor | None] = [None] * layers  # (B Smax, Hk, D)
-        self.values: list[Tensor | None] = [None] * layers
+        self.keys: dict[int, Tensor] = {}  # layer: (B Smax, Hk, D)
+        self.values: dict[int, Tensor] = {}
 
     def extend(self, cu_seqlens: Tensor) -> Layout:
         """The layout of new tokens, packed by cu_seqlens int32 (B + 1): they follow those here."""
@@ -32,7 +32,7 @@ class KVCache:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keep k and v (T, Hk, D) of the new tokens; attention of q (T, H, D) over all so far."""
-        if self.keys[layer] is None:
+        if layer not in self.keys:
             size = (self.lengths.shape[0] * self.length, *k.shape[1:])
             self.keys[layer], self.values[layer] = k.new_zeros(size), v.new_zeros(size)
         keys = self.keys[layer].index_copy_(0, self.slots.long(), k)

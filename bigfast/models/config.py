@@ -13,7 +13,7 @@ _INERT = frozenset({
     "transformers_version", "use_cache", "use_return_dict",
 })  # fmt: skip
 # Keys of any config.json that would change it, at the values that are computed here.
-_FIXED = {
+_FIXED: dict[str, tuple] = {
     "add_cross_attention": (False,),
     "cross_attention_hidden_size": (None,),
     "is_decoder": (False,),
@@ -33,6 +33,11 @@ class ModelConfig:
     model_types: ClassVar[tuple[str, ...]]  # that are read; the first is transformers'
     inert: ClassVar[frozenset[str]] = frozenset()
     fixed: ClassVar[dict[str, tuple]] = {}
+
+    @property
+    def width(self) -> int:
+        """Features of the stream that runs through the layers."""
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

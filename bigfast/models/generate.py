@@ -57,7 +57,7 @@ def generate(
     cache = None
     if use_cache:
         longest = max(map(len, prompts)) + max_new_tokens
-        cache = KVCache(len(model.transformer.h), batch, longest, device)
+        cache = KVCache(batch, longest, device)
     done = torch.zeros(batch, dtype=torch.bool, device=device)
     new = sequences  # what the model has yet to see
     training = model.training

@@ -7,7 +7,7 @@ the decoder that followed it: RMS norm, rotary positions, SwiGLU and grouped-que
 
 The sums are taken by the norms that follow them: a sublayer hands on its output x and the residual
 that it is yet to be added to, so that dropout, sum and norm are one pass. Under autocast sublayers
-compute in bf16 and the residual stays fp32, as in torch: what it lost, later layers would lack.
+compute in bf16 and the residual stays fp32, as in torch: what it loses, all later layers lack.
 Names of modules and parameters are those of transformers' GPT-2. The stream is packed; attention
 stays within a sequence.
 """
@@ -61,9 +61,9 @@ class GPTConfig(ModelConfig):
 
     model_types: ClassVar[tuple[str, ...]] = ("gpt2", "bigfast_gpt")
     inert: ClassVar[frozenset[str]] = frozenset({
-    "n_ctx", "pad_token_id", "reorder_and_upcast_attn", "summary_activation",
-    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
-})  # fmt: skip
+        "n_ctx", "pad_token_id", "reorder_and_upcast_attn", "summary_activation",
+        "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    })  # fmt: skip
     fixed: ClassVar[dict[str, tuple]] = {
         "scale_attn_by_inverse_layer_idx": (False,),
         "scale_attn_weights": (True,),
@@ -100,7 +100,7 @@ class GPTConfig(ModelConfig):
         return 4 * self.n_embd if self.mlp == "gelu" else -(-8 * self.n_embd // 192) * 64
 
     @property
-    def hidden_size(self) -> int:
+    def width(self) -> int:
         return self.n_embd
 
     def make_norm(self) -> LayerNorm | RMSNorm:
@@ -150,6 +150,7 @@ class GPTAttention(nn.Module):
 class GPTMLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
+        self.c_fc: nn.Linear
         if config.mlp == "gelu":
             self.c_fc = LinearGELU(config.n_embd, config.inner, config.activation_function)
         else:
@@ -182,6 +183,7 @@ class GPTBlock(nn.Module):
 
 
 class GPTPretrainedModel(PretrainedModel):
+    config: GPTConfig
     config_class = GPTConfig
     base_prefix = "transformer."
     head_prefixes = ("lm_head.", "score.", "multiple_choice_head.", "classifier.")
@@ -302,6 +304,6 @@ class GPTForCausalLM(GPTPretrainedModel):
                 total = ops.linear_cross_entropy(x, self.lm_head.weight, labels, reduction="sum")
             else:
                 total = ops.cross_entropy(logits, labels, reduction="sum")
-            components["clm"] = (total, (labels != IGNORED).sum())
+            components["clm"] = (total, labels.ne(IGNORED).sum())
         loss, sums = combine(components, num_items_in_batch)
         return ModelOutput(loss, sums, None if logits is None else layout.unpack(logits))

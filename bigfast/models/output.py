@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .. import ops
@@ -60,8 +61,7 @@ def combine(
     if missing:
         raise ValueError(f"num_items_in_batch lacks {', '.join(missing)}")
     sums = {name: total for name, (total, _) in components.items()}
-    loss = sum(total / counts[name] for name, total in sums.items())
-    return loss, sums
+    return torch.stack([total / counts[name] for name, total in sums.items()]).sum(), sums
 
 
 def skips_logits(skip_logits: bool | None, training: bool, has_labels: bool) -> bool:
@@ -78,4 +78,4 @@ def labelled_sum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the cross entropies of logits (R, C) over rows with a label, and their number."""
     if logits.shape[-1] == 1:
         raise ValueError("labels: one class means regression in transformers, not supported here")
-    return ops.cross_entropy(logits, labels, reduction="sum"), (labels != IGNORED).sum()
+    return ops.cross_entropy(logits, labels, reduction="sum"), labels.ne(IGNORED).sum()

@@ -65,9 +65,13 @@ class PretrainedModel(nn.Module):
         return tensor
 
     @property
-    def base_model(self) -> nn.Module:
+    def base_model(self) -> "PretrainedModel":
         """The model without its head: `bert` or `transformer`, or this one."""
         return getattr(self, self.base_prefix[:-1], self)
+
+    def layers(self) -> nn.ModuleList:
+        """The layers of a base model."""
+        raise NotImplementedError
 
     @property
     def _prefix(self) -> str:
@@ -95,7 +99,7 @@ class PretrainedModel(nn.Module):
         head = sum(weights(self.get_submodule(name)) for name in self.labelled_parts)
         attended = pairs / 2 if self.causal else pairs
         products = weights(layers) * tokens + head * labelled
-        return 6.0 * products + 12.0 * len(layers) * self.config.hidden_size * attended
+        return 6.0 * products + 12.0 * len(layers) * self.config.width * attended
 
     @classmethod
     def from_pretrained(

@@ -58,9 +58,9 @@ class Layout(NamedTuple):
         arange = lambda n: torch.arange(n, dtype=torch.int32, device=input_ids.device)
         return cls(arange(batch + 1) * seqlen, arange(seqlen).repeat(batch), shape=(batch, seqlen))
 
-    def pack(self, x: Tensor | None) -> Tensor | None:
-        """(B, S, ...) -> (T, ...); what the caller packed stays as it is, and None is None."""
-        if x is None or self.shape is None:
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, S, ...) -> (T, ...); what the caller packed stays as it is."""
+        if self.shape is None:
             return x
         return x.flatten(0, 1) if self.packing is None else ops.unpad(x, self.packing)
 

@@ -14,21 +14,21 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, features: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__(features, eps=eps, bias=bias)
 
-    def forward(
+    def forward(  # type: ignore[override]  # torch's takes and gives one tensor
         self,
-        x: Tensor,
+        input: Tensor,
         residual: Tensor | None = None,
         dropout_p: float = 0.0,
         rows: Tensor | None = None,
         return_residual: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """LN(residual + dropout(x)) for x (..., N); dropout only in training mode.
+        """LN(residual + dropout(input)) for input (..., N); dropout only in training mode.
 
         `rows` int32 (T) are the rows of the dropout mask (`Layout.rows`). With `return_residual`
         also the sum, which is the residual of the next sublayer.
         """
         return ops.layer_norm(
-            x, self.weight, self.bias, residual=residual, eps=self.eps,
+            input, self.weight, self.bias, residual=residual, eps=self.eps,
             dropout_p=dropout_p if self.training else 0.0, rows=rows,
             return_residual=return_residual,
         )  # fmt: skip
@@ -37,10 +37,12 @@ class LayerNorm(nn.LayerNorm):
 class RMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm` over the last dim of residual + dropout(x): `bigfast.ops.rms_norm`."""
 
+    eps: float
+
     def __init__(self, features: int, eps: float = 1e-6) -> None:
         super().__init__(features, eps=eps)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
         residual: Tensor | None = None,

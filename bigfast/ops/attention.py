@@ -64,7 +64,7 @@ def _attend(q, k, v, used, first, causal, scale, dropout_p, seed):
     wide = torch.promote_types(torch.float32, dtype)
     q, k, v = (t.to(wide).transpose(1, 2) for t in (q, k, v))
     k, v = (t.repeat_interleave(heads // k.shape[1], dim=1) for t in (k, v))
-    scores = (scale * q @ k.transpose(-2, -1)).masked_fill(hidden, float("-inf"))
+    scores = (q @ k.transpose(-2, -1) * scale).masked_fill(hidden, float("-inf"))
     p = scores.softmax(-1).masked_fill(hidden, 0.0)  # a row that sees no key: not NaN but 0
     if dropout_p > 0.0:
         planes = torch.arange(batch * heads, device=q.device) + first * heads

@@ -84,25 +84,28 @@ def apply_rows(x: Tensor, dropout_p: float, seed: Tensor | None, rows: Tensor | 
 
 _library = torch.library.Library("bigfast", "FRAGMENT")
 # Drawn by an op of our own: inductor would replace a plain `randint` by another generator's number.
-_library.define("dropout_seed(Device device) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+# The argument names the device and keeps calls apart: the partitioner of torch.compile merges calls
+# of one op with the same arguments, all but torch's own random ops and `empty`, so that without it
+# every layer would have one mask.
+_library.define("dropout_seed(Tensor empty) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 
 
-def _draw(device: torch.device) -> Tensor:
-    return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
+def _draw(empty: Tensor) -> Tensor:
+    return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=empty.device)
 
 
 _library.impl("dropout_seed", _draw, "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("bigfast::dropout_seed")
-def _(device: torch.device) -> Tensor:
-    return torch.empty(1, dtype=torch.int64, device=device)
+def _(empty: Tensor) -> Tensor:
+    return empty.new_empty(1, dtype=torch.int64)
 
 
 def dropout_seed(device: torch.device | str = "cpu") -> Tensor:
     """A seed, int64 (1), drawn from torch's default generator of `device`: torch.manual_seed fixes
     it, and activation checkpointing replays it."""
-    return torch.ops.bigfast.dropout_seed(torch.device(device))
+    return torch.ops.bigfast.dropout_seed(torch.empty(0, device=device))
 
 
 def resolve_seed(dropout_p: float, seed: Tensor | None, device: torch.device) -> Tensor | None:

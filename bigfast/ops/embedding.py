@@ -243,6 +243,7 @@ def _check(
     padding_idx: int | None,
 ) -> None:
     (_, word), (_, position), (_, token_type) = tables
+    assert word is not None
     indices.check_dtype("input_ids", input_ids)
     if input_ids.ndim == 0:
         raise ValueError("input_ids must have at least one dim, got ()")

@@ -27,7 +27,7 @@ from .swiglu import swiglu
 from .unpad import pack, pad, unpad
 
 RUNGS = {
-    "reference": "gradcheck of the reference in fp64",
+    "reference": "plain torch in fp64: gradcheck, where there is a gradient",
     "cpu": "C++ on the CPU, every instruction set, against the reference",
     "interpreter": "Triton in its interpreter, against the reference",
     "emulator": "CUDA C++ in the SIMT emulator on the CPU",
@@ -77,13 +77,12 @@ _CALLS: dict[str, Callable[[Make], object]] = {
     "swiglu": lambda make: swiglu(make(2, 8), make(2, 8)),
     "unpad": lambda make: unpad(make(2, 3, 8), _packing(make)),
 }  # fmt: skip
-_REFERENCE_ALONE: frozenset[str] = frozenset()  # ops whose C++ is not there yet
 _TEST_FILES = {"pad": "unpad"}  # where it is not the op's own
 
 EVIDENCE = {
     op: Evidence(
         f"tests/ops/test_{_TEST_FILES.get(op, op)}.py",
-        ("reference",) if op in _REFERENCE_ALONE else ("reference", "cpu"),
+        ("reference", "cpu"),
         call,
     )
     for op, call in _CALLS.items()

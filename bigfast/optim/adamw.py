@@ -142,7 +142,7 @@ class AdamW(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         adamw(
             params,
-            [param.grad for param in params],
+            [param.grad for param in params if param.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [state["master"] for state in states] if has_master else None,

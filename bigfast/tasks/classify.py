@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bigfast.data import Example, Labelled, LabelledBatches, Tokenizer
 from bigfast.models import BertForSequenceClassification
 from bigfast.tasks.config import BatchConfig
-from bigfast.tasks.evaluation import on_device_of, shown
+from bigfast.tasks.evaluation import model_flops, on_device_of, shown
 
 
 @dataclass
@@ -119,8 +119,7 @@ class ClassifyTask:
         return int(batch["attention_mask"].sum())
 
     def flops(self, model: nn.Module, batch: dict[str, Tensor]) -> float:
-        lengths = batch["attention_mask"].sum(1)
-        return model.flops(int(lengths.sum()), int(lengths.square().sum()), len(lengths))
+        return model_flops(model, batch["attention_mask"].sum(1), len(batch["labels"]))
 
     def evaluate(self, model: nn.Module, *, progress: bool = False) -> dict[str, float]:
         """val_loss, accuracy, macro precision, recall and f1; a class never guessed counts as 0."""

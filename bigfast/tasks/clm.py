@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bigfast.data import CausalBatches, Shard
 from bigfast.models import GPTForCausalLM
 from bigfast.tasks.config import BatchConfig
-from bigfast.tasks.evaluation import mean_losses, on_device_of, shown
+from bigfast.tasks.evaluation import mean_losses, model_flops, on_device_of, shown
 
 
 @dataclass
@@ -73,7 +73,7 @@ class ClmTask:
 
     def flops(self, model: nn.Module, batch: dict[str, Tensor]) -> float:
         rows, length = batch["input_ids"].shape
-        return model.flops(rows * length, rows * length**2, self.counts(batch)["clm"])
+        return model_flops(model, torch.full((rows,), length), self.counts(batch)["clm"])
 
     def evaluate(self, model: nn.Module, *, progress: bool = False) -> dict[str, float]:
         """val_loss in nats per token, and bits_per_byte where the shard knows its text's length."""

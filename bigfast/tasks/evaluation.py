@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,6 +16,11 @@ Batch = dict[str, Tensor]
 def on_device_of(model: nn.Module, batch: Batch) -> Batch:
     device = next(model.parameters()).device
     return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def model_flops(model: Any, lengths: Tensor, labelled: int) -> float:
+    """`model.flops` for one forward and backward pass over sequences of `lengths` (B)."""
+    return model.flops(int(lengths.sum()), int(lengths.square().sum()), labelled)
 
 
 def shown(batches: Iterable[Batch], total: int, progress: bool) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def continue_text(
     """
     config = config or GenerateConfig()
     generator = torch.Generator(model.lm_head.weight.device).manual_seed(config.seed)
-    sampling = {"do_sample": config.do_sample, "generator": generator}
+    sampling: dict[str, Any] = {"do_sample": config.do_sample, "generator": generator}
     if config.do_sample:
         names = ("temperature", "top_k", "top_p")
         sampling |= {name: getattr(config, name) for name in names}
@@ -48,7 +49,8 @@ def continue_text(
     sequences = [_encode(tokenizer, prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
     running = list(range(len(prompts)))
-    context = model.config.n_positions
+    sizes: Any = model.config
+    context = sizes.n_positions
     while running:
         windows = [
             sequences[i] if len(sequences[i]) < context else sequences[i][-(context // 2) :]

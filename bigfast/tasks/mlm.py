@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from bigfast.data import MlmBatches, NspBatches, Shard
 from bigfast.models import BertForMaskedLM, BertForPreTraining
+from bigfast.models.pretrained import PretrainedModel
 from bigfast.tasks.config import BatchConfig
-from bigfast.tasks.evaluation import mean_losses, on_device_of, shown
+from bigfast.tasks.evaluation import mean_losses, model_flops, on_device_of, shown
 
 EVAL_SEED = 0  # every run is evaluated on the same masked rows
 
@@ -38,7 +39,7 @@ class MlmTask:
 
     name = "mlm"
     config_class = MlmConfig
-    model_class = BertForMaskedLM
+    model_class: type[PretrainedModel] = BertForMaskedLM
 
     def __init__(
         self, train: Shard, held_out: Shard, config: MlmConfig | None = None, *, seed: int = 42
@@ -71,10 +72,7 @@ class MlmTask:
         return int(batch["attention_mask"].sum())
 
     def flops(self, model: nn.Module, batch: dict[str, Tensor]) -> float:
-        lengths = batch["attention_mask"].sum(1)
-        return model.flops(
-            int(lengths.sum()), int(lengths.square().sum()), self.counts(batch)["mlm"]
-        )
+        return model_flops(model, batch["attention_mask"].sum(1), self.counts(batch)["mlm"])
 
     def evaluate(self, model: nn.Module, *, progress: bool = False) -> dict[str, float]:
         """val_loss: mean cross entropy, in nats, over the masked tokens of the held-out rows."""

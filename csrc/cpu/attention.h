@@ -39,7 +39,7 @@ struct AttentionForward {
 struct AttentionBackward {
   AttentionShape shape;
   AttentionRows<const void> q, k, v, o, grad_o;
-  const float* lse;               // (heads, tokens)
+  const float* lse;  // (heads, tokens)
   AttentionRows<void> dq, dk, dv;
 };
 

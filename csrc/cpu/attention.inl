@@ -9,18 +9,18 @@
 namespace bigfast::cpu::BIGFAST_ISA {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
-constexpr float kInfinity = __builtin_inff();
+constexpr double kLog2E = 1.44269504088896341, kLn2 = 0.693147180559945309;
+constexpr float kInfinity = __builtin_inff(), kLowest = -3.402823466e38f;
 
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 struct Sequence {
   int64_t index;
-  int64_t q_begin, q_len;   // in tokens of AttentionRows
-  int64_t k_begin, k_len;   // keys that count
-  int64_t k_all;            // and those beyond, which seqused_k leaves out
-  int64_t first_token;      // of the queries, over all sequences
+  int64_t q_begin, q_len;  // in tokens of AttentionRows
+  int64_t k_begin, k_len;  // keys that count
+  int64_t k_all;           // and those beyond, which seqused_k leaves out
+  int64_t first_token;     // of the queries, over all sequences
   bool causal;
 
   // How many keys query i sees: the first ones.
@@ -71,6 +71,27 @@ BIGFAST_INLINE F exp2_score(F x, bf16) {
   p = fma(p, f, F(9.9999926e-1f));
   return scale_by_power_of_2(p, n);
 }
+
+// e^(scale s - top), as a power of 2. Constants in fp32 would cost more than all the rest where
+// products are exact enough to show it: there both have a second part.
+template <class E>
+class Weight {
+ public:
+  Weight(float scale, double top)  // top: times log2 e
+      : factor_(static_cast<float>(scale * kLog2E)),
+        factor_rest_(static_cast<float>(scale * kLog2E - static_cast<float>(scale * kLog2E))),
+        offset_(static_cast<float>(-top)),
+        offset_rest_(static_cast<float>(static_cast<float>(top) - top)) {}
+
+  BIGFAST_INLINE F operator()(F s) const {
+    if constexpr (kGroup<E> == 2) return exp2_score(fma(s, factor_, offset_), E{});
+    s = max(F(kLowest), s);  // -inf times a negative rest would be inf
+    return exp2_score(fma(s, factor_, offset_) + fma(s, factor_rest_, offset_rest_), E{});
+  }
+
+ private:
+  F factor_, factor_rest_, offset_, offset_rest_;
+};
 
 // f(e, t) with values of the type that products run in and of the stored type. bf16 products take
 // pairs from rows as they lie, hence an even dim.

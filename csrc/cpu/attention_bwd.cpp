@@ -88,24 +88,25 @@ void turn_rows(const float* x, int64_t ld, int64_t rows, int64_t dim, float fact
 template <class T>
 float dot_rows(const T* x, const T* y, int64_t n) {
   F total(0.0f);
-  columns(n, [&](int64_t j, auto lanes) BIGFAST_LAMBDA {
-    total = fma(load(x + j, lanes), load(y + j, lanes), total);
-  });
+  columns(n, [&](int64_t j, auto lanes)
+                 BIGFAST_LAMBDA { total = fma(load(x + j, lanes), load(y + j, lanes), total); });
   return sum(total);
 }
 
 // A row of scores and of do v^T, on its way to P and dS.
+template <class E>
 struct ScoreRow {
   float *s, *dp;
   int64_t n;  // visible scores
-  F offset, delta;
+  Weight<E> weight;
+  F delta;
   const uint8_t* bits;
 };
 
 // W scores: P without what was dropped, and dS. kEdge: not all of them are visible.
 template <class E, bool kEdge>
-BIGFAST_INLINE void gradient(const ScoreRow& row, int64_t j, F c, F keep_scale, F& p, F& ds) {
-  p = exp2_score(fma(load(row.s + j), c, row.offset), E{});
+BIGFAST_INLINE void gradient(const ScoreRow<E>& row, int64_t j, F keep_scale, F& p, F& ds) {
+  p = row.weight(load(row.s + j));
   const int lanes = static_cast<int>(min(F::W, max(0, row.n - j)));
   if constexpr (kEdge) p = first_lanes(p, lanes);
   F dp = load(row.dp + j);
@@ -125,40 +126,41 @@ struct Block {
   int64_t first, n;           // keys, of which the last query sees n
 };
 
+// Row i + r of the block; beyond the last of a strip of `rows` rows: one that sees nothing.
+template <class E, class T>
+ScoreRow<E> score_row(const AttentionBackward& a, const Sequence& s, const Block& block, int64_t i,
+                      int64_t r, int64_t rows, BackwardScratch<E>& memory) {
+  const int64_t query = block.begin + i + min(r, rows - 1), token = s.q_begin + query;
+  const int64_t visible = r < rows ? min(block.n, max(0, s.seen(query) - block.first)) : 0;
+  const T* o = row_of<T>(a.o, s.index, token, block.head);
+  const T* grad_o = row_of<T>(a.grad_o, s.index, token, block.head);
+  const double lse = a.lse[block.head * a.shape.tokens() + s.first_token + query];
+  uint8_t* bits = nullptr;
+  if (a.shape.dropout.seed) {
+    bits = memory.bits + r % kGroup<E> * score_keep_bytes(memory.block);
+    const uint32_t plane = static_cast<uint32_t>(s.index * a.shape.heads + block.head);
+    score_keep_bits(a.shape.dropout, plane, query, block.first, visible, bits);
+  }
+  return {memory.scores + r * memory.block,       memory.dp + r * memory.block,       visible,
+          Weight<E>(a.shape.scale, lse * kLog2E), F(dot_rows(o, grad_o, memory.dim)), bits};
+}
+
 // Scores of rows [i, i + rows) of the block -> P and dS as B operands, dS as rows.
 template <class E, class T>
 void score_gradients(const AttentionBackward& a, const Sequence& s, const Block& block, int64_t i,
                      int64_t rows, BackwardScratch<E>& memory) {
   const int64_t ld = memory.block;
-  const Dropout& dropout = a.shape.dropout;
-  const uint32_t plane = static_cast<uint32_t>(s.index * a.shape.heads + block.head);
-  const F c(a.shape.scale * kLog2E), keep_scale(dropout.scale);
+  const F keep_scale(a.shape.dropout.scale);
   for (int64_t r = 0; r < rows; r += kGroup<E>) {
-    ScoreRow row[kGroup<E>];
-    int64_t whole = block.n;
-    for (int u = 0; u < kGroup<E>; ++u) {
-      const bool exists = r + u < rows;
-      const int64_t query = block.begin + i + (exists ? r + u : r);
-      const float lse = a.lse[block.head * a.shape.tokens() + s.first_token + query];
-      const int64_t visible = exists ? min(block.n, max(0, s.seen(query) - block.first)) : 0;
-      const T* o = row_of<T>(a.o, s.index, s.q_begin + query, block.head);
-      const T* grad_o = row_of<T>(a.grad_o, s.index, s.q_begin + query, block.head);
-      uint8_t* bits = memory.bits + u * score_keep_bytes(ld);
-      if (dropout.seed) score_keep_bits(dropout, plane, query, block.first, visible, bits);
-      row[u] = {memory.scores + (r + u) * ld,
-                memory.dp + (r + u) * ld,
-                visible,
-                F(-lse * kLog2E),
-                F(dot_rows(o, grad_o, memory.dim)),
-                dropout.seed ? bits : nullptr};
-      whole = min(whole, visible);
-    }
+    const ScoreRow<E> row[2] = {score_row<E, T>(a, s, block, i, r, rows, memory),
+                                score_row<E, T>(a, s, block, i, r + kGroup<E> - 1, rows, memory)};
+    const int64_t whole = min(row[0].n, row[kGroup<E> - 1].n);
     E* ds_rows = memory.ds_rows + r * ld;
     const int64_t group = (i + r) / kGroup<E>;
     auto vectors = [&](int64_t j, auto edge) BIGFAST_LAMBDA {
       F p[kGroup<E>], ds[kGroup<E>];
       for (int u = 0; u < kGroup<E>; ++u) {
-        gradient<E, decltype(edge)::value>(row[u], j, c, keep_scale, p[u], ds[u]);
+        gradient<E, decltype(edge)::value>(row[u], j, keep_scale, p[u], ds[u]);
         store(ds_rows + u * ld + j, ds[u]);
       }
       store_groups(memory.p.at(group, j), make_groups(p, E{}));
@@ -198,7 +200,8 @@ void query_block(const AttentionBackward& a, const Sequence& s, const Block& blo
     }
   }
   pack_transposed_rows(q, a.q.token, block.rows, dim, static_cast<E*>(memory.qt), kBlock);
-  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot), kBlock);
+  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot),
+                       kBlock);
   const int64_t queries = groups_of<E>(block.rows);
   product(static_cast<const E*>(memory.dot), kBlock, memory.p, dim, block.n, queries, memory.dvt,
           ld, true);
@@ -315,8 +318,7 @@ void attention_bwd(const AttentionBackward& a) noexcept {
     };
     parallel_tasks(shape.batch * shape.kv_heads * shares, body);
     const int32_t* cu = shape.cu_seqlens;
-    if (shares > 1)
-      add_shares<T>(a, dq, shares, cu ? cu[shape.batch] : tokens, width);
+    if (shares > 1) add_shares<T>(a, dq, shares, cu ? cu[shape.batch] : tokens, width);
   });
   if (shape.cu_seqlens) {
     const int32_t* cu_k = shape.cu_seqlens_k ? shape.cu_seqlens_k : shape.cu_seqlens;

@@ -17,19 +17,20 @@ struct Row {
   float top = -kInfinity, sum = 0.0f;
 };
 
-// p = 2^(c s - top) of n scores, and 0 from there to `padded`. Returns what the sum, and so o, had
-// to be multiplied with.
+// p = e^(scale s) 2^-top of n scores, and 0 from there to `padded`. Returns what the sum, and so o,
+// had to be multiplied with.
 template <class E>
-float softmax_row(float* s, int64_t n, int64_t padded, float c, const uint8_t* bits, Row& row,
+float softmax_row(float* s, int64_t n, int64_t padded, float scale, const uint8_t* bits, Row& row,
                   E* p) {
-  for (int64_t i = n; i % F::W; ++i) s[i] = -kInfinity;
+  for (int64_t i = n; i % F::W; ++i) s[i] = kLowest;
   F top(-kInfinity);
   for (int64_t i = 0; i < n; i += F::W) top = max(top, load(s + i));
+  const float c = static_cast<float>(scale * kLog2E);
   const float before = row.top, now = __builtin_fmaxf(before, c * max_lane(top));
-  const F offset(now == -kInfinity ? 0.0f : -now);
+  const Weight<E> weight(scale, now == -kInfinity ? 0.0f : now);
   F sums(0.0f);
   for (int64_t i = 0; i < n; i += F::W) {
-    F e = exp2_score(fma(load(s + i), F(c), offset), E{});
+    F e = weight(load(s + i));
     sums = sums + e;
     if (bits) e = where_bits(bits, i, e);
     store(p + i, e);
@@ -85,10 +86,9 @@ void strip(const AttentionForward& a, const Sequence& s, int64_t head, int64_t b
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t visible = min(mine, max(0, s.seen(begin + i) - first));
     if (dropout.seed) score_keep_bits(dropout, plane, begin + i, first, visible, memory.bits);
-    const float shrink =
-        softmax_row(memory.scores + i * block, visible, mine, a.shape.scale * kLog2E,
-                    dropout.seed ? static_cast<uint8_t*>(memory.bits) : nullptr, row[i],
-                    memory.p + i * block);
+    const float shrink = softmax_row(memory.scores + i * block, visible, mine, a.shape.scale,
+                                     dropout.seed ? static_cast<uint8_t*>(memory.bits) : nullptr,
+                                     row[i], memory.p + i * block);
     if (starts || shrink == 1.0f) continue;
     for (int64_t j = 0; j < width; j += F::W)
       store(o + i * width + j, F(shrink) * load(o + i * width + j));
@@ -99,11 +99,10 @@ void strip(const AttentionForward& a, const Sequence& s, int64_t head, int64_t b
   for (int64_t i = 0; i < rows; ++i) {
     const F factor(row[i].sum == 0.0f ? 0.0f : dropout.scale / row[i].sum);
     T* out = row_of<T>(a.o, s.index, s.q_begin + begin + i, head);
-    columns(dim, [&](int64_t j, auto lanes) BIGFAST_LAMBDA {
-      store(out + j, factor * load(o + i * width + j), lanes);
-    });
+    columns(dim, [&](int64_t j, auto lanes)
+                     BIGFAST_LAMBDA { store(out + j, factor * load(o + i * width + j), lanes); });
     a.lse[head * a.shape.tokens() + s.first_token + begin + i] =
-        kLn2 * row[i].top + __builtin_logf(row[i].sum);
+        static_cast<float>(kLn2 * row[i].top + __builtin_logf(row[i].sum));
   }
 }
 

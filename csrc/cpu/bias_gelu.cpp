@@ -1,5 +1,5 @@
 // v = x + bias;  y = v c(v), with c = Phi, the normal distribution function, or in the tanh form
-// c = sigmoid(2 u), u = sqrt(2/pi) (v + 0.044715 v^3). Backward: dx = dy (c + v c'), dbias = sum dx.
+// c = sigmoid(2 u), u = sqrt(2/pi) (v + 0.044715 v^3). Backward: dx = dy (c + v c'); dbias = sum dx
 //
 // Rows are split into tasks by their number alone; each task has its own fp32 sum of dbias, and
 // these are added in the order of tasks.

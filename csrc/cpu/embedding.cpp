@@ -1,7 +1,7 @@
 // r = word[id] + position[position id] + token_type[type id];  y = dropout((r - mean) rstd w + b)
 //
-// Forward: one row at a time, gathered once into an fp32 buffer that stays in L1. Backward gathers r
-// again instead of reading a stored one, and leaves dr of every token in fp32; with
+// Forward: one row at a time, gathered once into an fp32 buffer that stays in L1. Backward gathers
+// r again instead of reading a stored one, and leaves dr of every token in fp32; with
 // h = (r - mean) rstd and g = dropout(dy) w:
 //   dr = rstd (g - avg(g) - h avg(g h));   dw = sum dropout(dy) h;   db = sum dropout(dy)
 // Then each table's gradient is a sum of rows of dr: the tokens of a table row are chained in
@@ -98,9 +98,8 @@ void rows_bwd(const EmbeddingBackward& a, const float* weight, int64_t begin, in
       return drop ? where_bits(bits, i, d * scale) : d;
     };
     if (!weight) {
-      columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-        store(dr + i, gradient(i, lanes), lanes);
-      });
+      columns(n, [&](int64_t i, auto lanes)
+                     BIGFAST_LAMBDA { store(dr + i, gradient(i, lanes), lanes); });
       continue;
     }
     const Terms<W> terms(a, t);
@@ -162,15 +161,14 @@ void sum_chains(const Chains& chains, const S* dr, int64_t n, int64_t first, int
         store(total + i, load(total + i, lanes) + load(from + i, lanes), lanes);
       });
     }
-    columns(end - begin, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-      store(to + i, load(total + i, lanes), lanes);
-    });
+    columns(end - begin, [&](int64_t i, auto lanes)
+                             BIGFAST_LAMBDA { store(to + i, load(total + i, lanes), lanes); });
   }
 }
 
 template <class S>
-void table_bwd(const EmbeddingTable& table, const S* dr, int64_t tokens, int64_t n,
-               int64_t skipped, void* out, DType dtype) {
+void table_bwd(const EmbeddingTable& table, const S* dr, int64_t tokens, int64_t n, int64_t skipped,
+               void* out, DType dtype) {
   const Chains chains(table, tokens, skipped);
   // A small table has long chains: its columns are split, too.
   const int64_t rows = (table.rows + 63) / 64, width = table.rows < 64 && n > 64 ? 64 : n;
@@ -178,8 +176,8 @@ void table_bwd(const EmbeddingTable& table, const S* dr, int64_t tokens, int64_t
   dispatch(dtype, [&](auto w) {
     auto body = [&](int64_t task) {
       const int64_t first = task / strips * rows, begin = task % strips * width;
-      sum_chains(chains, dr, n, first, first + rows < table.rows ? first + rows : table.rows,
-                 begin, begin + width < n ? begin + width : n, static_cast<decltype(w)*>(out));
+      sum_chains(chains, dr, n, first, first + rows < table.rows ? first + rows : table.rows, begin,
+                 begin + width < n ? begin + width : n, static_cast<decltype(w)*>(out));
     };
     parallel_tasks(blocks * strips, body);
   });
@@ -204,9 +202,9 @@ void embedding_fwd(const EmbeddingForward& a) noexcept {
     dispatch(a.y_dtype, [&](auto y) {
       auto body = [&](int64_t task) {
         const int64_t begin = task * step, end = begin + step < a.tokens ? begin + step : a.tokens;
-        rows_fwd<decltype(w), decltype(y)>(
-            a, a.norm_weight ? static_cast<float*>(weight) : nullptr,
-            a.norm_bias ? static_cast<float*>(bias) : nullptr, begin, end);
+        rows_fwd<decltype(w), decltype(y)>(a, a.norm_weight ? static_cast<float*>(weight) : nullptr,
+                                           a.norm_bias ? static_cast<float*>(bias) : nullptr, begin,
+                                           end);
       };
       parallel_tasks((a.tokens + step - 1) / step, body);
     });
@@ -216,9 +214,8 @@ void embedding_fwd(const EmbeddingForward& a) noexcept {
 void embedding_bwd(const EmbeddingBackward& a) noexcept {
   const int64_t n = a.features;
   if (!a.norm_weight && !a.dropout.seed) {  // dy is dr
-    return dispatch(a.y_dtype, [&](auto y) {
-      tables_bwd(a, static_cast<const decltype(y)*>(a.dy));
-    });
+    return dispatch(a.y_dtype,
+                    [&](auto y) { tables_bwd(a, static_cast<const decltype(y)*>(a.dy)); });
   }
   const int64_t step = rows_per_task(a.tokens, n), tasks = (a.tokens + step - 1) / step;
   Scratch<float> weight(n), dr(a.tokens * n), partial((tasks + 1) * 2 * n);

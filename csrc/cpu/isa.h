@@ -21,37 +21,35 @@ void set_isa(Isa isa);
 }  // namespace bigfast::cpu
 
 #if defined(__x86_64__) || defined(_M_X64)
-#define BIGFAST_KERNEL(name, Args)           \
-  namespace portable {                       \
-  void name(const Args&) noexcept;           \
-  }                                          \
-  namespace avx2 {                           \
-  void name(const Args&) noexcept;           \
-  }                                          \
-  namespace avx512 {                         \
-  void name(const Args&) noexcept;           \
-  }                                          \
-  namespace avx512_bf16 {                    \
-  void name(const Args&) noexcept;           \
-  }                                          \
-  inline void name(const Args& args) {       \
-    switch (isa()) {                         \
-      case Isa::avx512_bf16:                 \
-        return avx512_bf16::name(args);      \
-      case Isa::avx512:                      \
-        return avx512::name(args);           \
-      case Isa::avx2:                        \
-        return avx2::name(args);             \
-      case Isa::portable:                    \
-        return portable::name(args);         \
-    }                                        \
+#define BIGFAST_KERNEL(name, Args)      \
+  namespace portable {                  \
+  void name(const Args&) noexcept;      \
+  }                                     \
+  namespace avx2 {                      \
+  void name(const Args&) noexcept;      \
+  }                                     \
+  namespace avx512 {                    \
+  void name(const Args&) noexcept;      \
+  }                                     \
+  namespace avx512_bf16 {               \
+  void name(const Args&) noexcept;      \
+  }                                     \
+  inline void name(const Args& args) {  \
+    switch (isa()) {                    \
+      case Isa::avx512_bf16:            \
+        return avx512_bf16::name(args); \
+      case Isa::avx512:                 \
+        return avx512::name(args);      \
+      case Isa::avx2:                   \
+        return avx2::name(args);        \
+      case Isa::portable:               \
+        return portable::name(args);    \
+    }                                   \
   }
 #else
-#define BIGFAST_KERNEL(name, Args)     \
-  namespace portable {                 \
-  void name(const Args&) noexcept;     \
-  }                                    \
-  inline void name(const Args& args) { \
-    return portable::name(args);       \
-  }
+#define BIGFAST_KERNEL(name, Args) \
+  namespace portable {             \
+  void name(const Args&) noexcept; \
+  }                                \
+  inline void name(const Args& args) { return portable::name(args); }
 #endif

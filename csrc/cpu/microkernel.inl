@@ -2,9 +2,9 @@
 //
 // A is read row by row as it lies in memory; B is packed into panels of kPanel columns, so that one
 // step loads a few whole vectors. The element type E is float, or bf16 where the instruction set
-// multiplies pairs of them: there a step takes two k at once, A's pairs being neighbours in its rows
-// and B's being neighbours in the panel. kGroup<E> is 1 or 2; "groups" counts steps. C is fp32.
-// Each element of C is one chain of additions over k, whatever the blocking around it.
+// multiplies pairs of them: there a step takes two k at once, A's pairs being neighbours in its
+// rows and B's being neighbours in the panel. kGroup<E> is 1 or 2; "groups" counts steps. C is
+// fp32. Each element of C is the same chain of additions over k, whatever the rows around it.
 #pragma once
 
 #include "cpu/vec.h"
@@ -74,14 +74,12 @@ void tile(const E* a, int64_t lda, const E* b, int64_t groups, float* c, int64_t
   });
   for (int64_t g = 0; g < groups; ++g, a += kGroup<E>, b += kPanel * kGroup<E>) {
     F vector[kVectors];
-    unrolled<kVectors>([&](int j) BIGFAST_LAMBDA {
-      vector[j] = load_groups(b + j * F::W * kGroup<E>);
-    });
+    unrolled<kVectors>([&](int j)
+                           BIGFAST_LAMBDA { vector[j] = load_groups(b + j * F::W * kGroup<E>); });
     unrolled<kRows>([&](int i) BIGFAST_LAMBDA {
       const F scalar = broadcast_group(a + i * lda);
-      unrolled<kVectors>([&](int j) BIGFAST_LAMBDA {
-        acc[i][j] = step(scalar, vector[j], acc[i][j], E{});
-      });
+      unrolled<kVectors>(
+          [&](int j) BIGFAST_LAMBDA { acc[i][j] = step(scalar, vector[j], acc[i][j], E{}); });
     });
   }
   unrolled<kRows>([&](int i) BIGFAST_LAMBDA {
@@ -102,6 +100,18 @@ void row_tiles(const E* a, int64_t lda, const E* b, int64_t groups, float* c, in
   for (; rows >= 2; rows -= 2, a += 2 * lda, c += 2 * ldc)
     tile<E, 2, kVectors>(a, lda, b, groups, c, ldc, add);
   if (rows > 0) tile<E, 1, kVectors>(a, lda, b, groups, c, ldc, add);
+}
+
+// All rows of one panel, of which `vectors` (or kTileVectors, if that is less) are wanted.
+template <class E>
+void row_tiles(int64_t vectors, const E* a, int64_t lda, const E* b, int64_t groups, float* c,
+               int64_t ldc, bool add, int64_t rows) {
+  if constexpr (kTileVectors == 4) {
+    if (vectors > 3) return row_tiles<E, 4>(a, lda, b, groups, c, ldc, add, rows);
+    if (vectors == 3) return row_tiles<E, 3>(a, lda, b, groups, c, ldc, add, rows);
+  }
+  if (vectors > 1) return row_tiles<E, 2>(a, lda, b, groups, c, ldc, add, rows);
+  row_tiles<E, 1>(a, lda, b, groups, c, ldc, add, rows);
 }
 
 // A B operand: panels of kPanel columns, `stride` elements apart, each (groups, kPanel, kGroup).
@@ -125,27 +135,22 @@ inline int64_t panels_size(int64_t groups, int64_t columns) {
 }
 
 // C (rows, columns) = or += A (rows, groups) B (groups, columns). C is written in whole vectors:
-// columns are rounded up to F::W.
+// columns are rounded up to F::W. Long sums are made of parts of kDepth steps: the part of a panel
+// stays in L1 for all rows, and shorter chains of additions round less.
+constexpr int64_t kDepth = 64;
+
 template <class E>
 void product(const E* a, int64_t lda, Panels<E> b, int64_t rows, int64_t columns, int64_t groups,
              float* c, int64_t ldc, bool add) {
   for (int64_t j = 0; j < columns; j += kPanel) {
-    const E* panel = b.at(0, j);
     const int64_t vectors = (columns - j + F::W - 1) / F::W;
-    if constexpr (kTileVectors == 4) {
-      if (vectors == 3) {
-        row_tiles<E, 3>(a, lda, panel, groups, c + j, ldc, add, rows);
-        continue;
-      }
-      if (vectors > 3) {
-        row_tiles<E, 4>(a, lda, panel, groups, c + j, ldc, add, rows);
-        continue;
-      }
-    }
-    if (vectors >= 2)
-      row_tiles<E, 2>(a, lda, panel, groups, c + j, ldc, add, rows);
-    else
-      row_tiles<E, 1>(a, lda, panel, groups, c + j, ldc, add, rows);
+    int64_t g = 0;
+    do {
+      const int64_t depth = groups - g < kDepth ? groups - g : kDepth;
+      row_tiles<E>(vectors, a + g * kGroup<E>, lda, b.at(g, j), depth, c + j, ldc, add || g > 0,
+                   rows);
+      g += kDepth;
+    } while (g < groups);
   }
 }
 

@@ -4,7 +4,8 @@
 // and variance are two passes over it, so nothing cancels. Kept for backward: r, mean, rstd.
 //
 // Backward, with h = (r - mean) rstd and g = dy w:
-//   dr = rstd (g - avg(g) - h avg(g h)) + dr_out;   dx = dropout(dr);   dw = sum dy h;   db = sum dy
+//   dr = rstd (g - avg(g) - h avg(g h)) + dr_out;   dx = dropout(dr);   dw = sum dy h;   db = sum
+//   dy
 //
 // Rows are split into tasks by the number of rows alone, and partial dw and db are added in the
 // order of tasks: the bits do not depend on the number of threads.

@@ -1,6 +1,7 @@
 // The dropout masks: Philox4x32 with 7 rounds (Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", 2011), counter (word0, row, plane, 0), 64-bit key. docs/architecture.md gives the layout; the
-// reference is bigfast/ops/dropout.py, and every implementation drops the same elements.
+// 1, 2, 3", 2011), counter (word0, row, plane, 0), 64-bit key. docs/architecture.md gives the
+// layout; the reference is bigfast/ops/dropout.py, and every implementation drops the same
+// elements.
 #pragma once
 
 #include "cpu/vec.h"

@@ -1,5 +1,5 @@
-// a' = a cos - b sin;  b' = b cos + a sin, for the pairs (a, b) of every head of a token: the halves
-// of its first 2 `pairs` features, or neighbours where interleaved. The other features are copied.
+// a' = a cos - b sin;  b' = b cos + a sin, for the pairs (a, b) of every head of a token: halves of
+// its first 2 `pairs` features, or neighbours where interleaved. The other features are copied.
 // Backward is the same with the sign of sin turned. Tokens are independent.
 #include "cpu/rotary.h"
 

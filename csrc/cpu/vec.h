@@ -61,9 +61,9 @@ BIGFAST_INLINE float to_float(bf16 v) {
   return f;
 }
 
-// 2^x, relative error below 1.4 2^-24; -inf gives 0, inf gives inf, NaN stays NaN (the second operand
-// of min and max). Cody and Waite: n = round(x), then for 2^(x - n) on [-1/2, 1/2] the polynomial of
-// degree 6 with the smallest relative error.
+// 2^x, relative error below 1.4 2^-24; -inf gives 0, inf gives inf, NaN stays NaN (the second
+// operand of min and max). Cody and Waite: n = round(x), then for 2^(x - n) on [-1/2, 1/2] the
+// polynomial of degree 6 with the smallest relative error.
 BIGFAST_INLINE F exp2(F x) {
   x = max(F(-160.0f), min(F(160.0f), x));
   const F n = round(x);
@@ -78,7 +78,8 @@ BIGFAST_INLINE F exp2(F x) {
   return scale_by_power_of_2(p, n);
 }
 
-// e^x, as exactly and with the same limits. ln 2 is taken off in two parts, so that r keeps its bits.
+// e^x, as exactly and with the same limits. ln 2 is taken off in two parts, so that r keeps its
+// bits.
 BIGFAST_INLINE F exp(F x) {
   x = max(F(-110.0f), min(F(100.0f), x));
   const F n = round(x * F(1.44269504088896341f));

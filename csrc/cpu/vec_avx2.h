@@ -29,7 +29,8 @@ BIGFAST_INLINE F round(F a) { return _mm256_round_ps(a.v, 8); }
 BIGFAST_INLINE F less(F a, F b, F yes, F no) {  // a < b ? yes : no
   return _mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ));
 }
-// p 2^n for whole |n| <= 250. Two steps, so that results below 2^-126 lose bits instead of wrapping.
+// p 2^n for whole |n| <= 250. Two steps, so that results below 2^-126 lose bits instead of
+// wrapping.
 BIGFAST_INLINE F scale_by_power_of_2(F p, F n) {
   const __m256i e = _mm256_cvtps_epi32(n.v);
   const __m256i half = _mm256_srai_epi32(e, 1);
@@ -120,7 +121,8 @@ BIGFAST_INLINE void multiply(U a, uint32_t m, U& high, U& low) {
   low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
 
-// Word q of call 2 i + b (i in 0..3, b in 0..1) lies in lane 4 b + i: then `keep_bits` has no lanes to cross.
+// Word q of call 2 i + b (i in 0..3, b in 0..1) lies in lane 4 b + i: then `keep_bits` has no lanes
+// to cross.
 BIGFAST_INLINE U call_order() { return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); }
 
 // One bit for each of the 8 x 8 numbers of 8 calls, in the order of columns: number >= threshold.
@@ -147,8 +149,7 @@ BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
 BIGFAST_INLINE void keep_bits_scores(const U w[4], int threshold, uint8_t* bits) {
   const __m256i limit = _mm256_set1_epi16(static_cast<short>(threshold));
   __m256i keep[4];
-  for (int g = 0; g < 4; ++g)
-    keep[g] = _mm256_cmpeq_epi16(_mm256_max_epu16(w[g].v, limit), w[g].v);
+  for (int g = 0; g < 4; ++g) keep[g] = _mm256_cmpeq_epi16(_mm256_max_epu16(w[g].v, limit), w[g].v);
   // Packing works within halves, and each half is one run of 32 columns.
   const __m256i low = _mm256_packs_epi16(keep[0], keep[1]);
   const __m256i high = _mm256_packs_epi16(keep[2], keep[3]);

@@ -62,9 +62,7 @@ BIGFAST_INLINE F round_to_bf16(F a) { return widen(narrow(a)); }
 BIGFAST_INLINE void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
 BIGFAST_INLINE void store(float* p, F a, int n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
 BIGFAST_INLINE void store(bf16* p, F a) { _mm256_storeu_si256((__m256i*)p, narrow(a)); }
-BIGFAST_INLINE void store(bf16* p, F a, int n) {
-  _mm256_mask_storeu_epi16(p, first(n), narrow(a));
-}
+BIGFAST_INLINE void store(bf16* p, F a, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow(a)); }
 
 // a where the bits of columns i.. are set, else 0; i is a multiple of W.
 BIGFAST_INLINE F where_bits(const uint8_t* bits, int64_t i, F a) {
@@ -95,7 +93,8 @@ BIGFAST_INLINE void multiply(U a, uint32_t m, U& high, U& low) {
   low = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
 }
 
-// Word q of call 4 i + b (i, b in 0..3) lies in lane 4 b + i: then `keep_bits` has no lanes to cross.
+// Word q of call 4 i + b (i, b in 0..3) lies in lane 4 b + i: then `keep_bits` has no lanes to
+// cross.
 BIGFAST_INLINE U call_order() {
   return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
@@ -159,8 +158,8 @@ BIGFAST_INLINE void transpose(F r[16]) {
 // Lane i: a's and b's lane i as bf16, a's in the low half. The bits are no float.
 BIGFAST_INLINE F pairs(F a, F b) {
   const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v);
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
 }
 // c plus the dot product of the pairs in a and b, lane by lane.

@@ -22,7 +22,7 @@ BIGFAST_INLINE F operator+(F a, F b) { return a.v + b.v; }
 BIGFAST_INLINE F operator-(F a, F b) { return a.v - b.v; }
 BIGFAST_INLINE F operator*(F a, F b) { return a.v * b.v; }
 BIGFAST_INLINE F operator/(F a, F b) { return a.v / b.v; }
-BIGFAST_INLINE F fma(F a, F b, F c) { return a.v * b.v + c.v; }  // a b + c
+BIGFAST_INLINE F fma(F a, F b, F c) { return a.v * b.v + c.v; }   // a b + c
 BIGFAST_INLINE F max(F a, F b) { return a.v > b.v ? a.v : b.v; }  // b where one is NaN
 BIGFAST_INLINE F min(F a, F b) { return a.v < b.v ? a.v : b.v; }
 BIGFAST_INLINE F sqrt(F a) {
@@ -37,7 +37,8 @@ BIGFAST_INLINE F round(F a) {
   const F magic(12582912.0f);
   return less(abs(a), F(4194304.0f), (a + magic) - magic, a);
 }
-// p 2^n for whole |n| <= 250. Two steps, so that results below 2^-126 lose bits instead of wrapping.
+// p 2^n for whole |n| <= 250. Two steps, so that results below 2^-126 lose bits instead of
+// wrapping.
 BIGFAST_INLINE F scale_by_power_of_2(F p, F n) {
   const i32x4 e = __builtin_convertvector(n.v, i32x4);
   const i32x4 half = e >> 1;

@@ -26,7 +26,7 @@ void check_offsets(const OptTensor& offsets, const char* name, int64_t batch, in
 template <class Void>
 cpu::AttentionRows<Void> rows_of(const Tensor& t, const char* name) {
   const int64_t last = t.dim() - 1;
-  STD_TORCH_CHECK(t.is_cpu() && (t.stride(last) == 1 || t.size(last) == 1), name,
+  STD_TORCH_CHECK(t.is_cpu() && (t.stride(last) == 1 || t.numel() == 0), name,
                   " must be on the CPU, with a unit last stride");
   return {data(t), last == 3 ? t.stride(0) : 0, t.stride(last - 2), t.stride(last - 1)};
 }
@@ -56,9 +56,9 @@ cpu::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v,
   a.dim = q.size(last);
   a.queries = q.size(last - 2);
   a.keys = k.size(last - 2);
-  STD_TORCH_CHECK(a.batch >= 0 && a.dim > 0 && a.kv_heads > 0 && a.heads > 0 &&
-                      a.heads % a.kv_heads == 0,
-                  "k's heads must divide q's");
+  STD_TORCH_CHECK(
+      a.batch >= 0 && a.dim > 0 && a.kv_heads > 0 && a.heads > 0 && a.heads % a.kv_heads == 0,
+      "k's heads must divide q's");
   check_offsets(cu_seqlens, "cu_seqlens", a.batch, a.queries);
   STD_TORCH_CHECK(packed || !cu_seqlens_k.has_value(), "cu_seqlens_k needs cu_seqlens");
   if (cu_seqlens_k.has_value())
@@ -97,8 +97,8 @@ std::tuple<Tensor, Tensor> attention_fwd(const Tensor q, const Tensor k, const T
                                          const OptTensor seqused_k, const OptTensor seed,
                                          int64_t threshold, bool causal, double scale) {
   cpu::AttentionForward args{};
-  args.shape = shape_of(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal,
-                        scale);
+  args.shape =
+      shape_of(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal, scale);
   Tensor o = contiguous_like(q);
   Tensor lse = empty({args.shape.heads, args.shape.tokens()}, ScalarType::Float);
   args.q = rows_of<const void>(q, "q");
@@ -110,13 +110,15 @@ std::tuple<Tensor, Tensor> attention_fwd(const Tensor q, const Tensor k, const T
   return {o, lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor> attention_bwd(
-    const Tensor grad_o, const Tensor q, const Tensor k, const Tensor v, const Tensor o,
-    const Tensor lse, const OptTensor cu_seqlens, const OptTensor cu_seqlens_k,
-    const OptTensor seqused_k, const OptTensor seed, int64_t threshold, bool causal, double scale) {
+std::tuple<Tensor, Tensor, Tensor> attention_bwd(const Tensor grad_o, const Tensor q,
+                                                 const Tensor k, const Tensor v, const Tensor o,
+                                                 const Tensor lse, const OptTensor cu_seqlens,
+                                                 const OptTensor cu_seqlens_k,
+                                                 const OptTensor seqused_k, const OptTensor seed,
+                                                 int64_t threshold, bool causal, double scale) {
   cpu::AttentionBackward args{};
-  args.shape = shape_of(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal,
-                        scale);
+  args.shape =
+      shape_of(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, seed, threshold, causal, scale);
   check_like(o, q, "o and q");
   check_like(grad_o, q, "grad_o and q");
   check_contiguous(lse, "lse");

@@ -41,8 +41,8 @@ std::tuple<Tensor, Tensor> bias_gelu_bwd(const Tensor dy, const Tensor x, const 
   STD_TORCH_CHECK(dy.numel() == x.numel() && dy.scalar_type() == x.scalar_type(),
                   "dy must be like x");
   Tensor dx = empty({x.size(0), x.size(1)}, x.scalar_type());
-  Tensor dbias = bias.has_value() ? empty({x.size(1)}, bias->scalar_type())
-                                  : empty({0}, x.scalar_type());
+  Tensor dbias =
+      bias.has_value() ? empty({x.size(1)}, bias->scalar_type()) : empty({0}, x.scalar_type());
   args.dy = data(dy);
   args.dx = data(dx);
   args.dbias = bias.has_value() ? data(dbias) : nullptr;

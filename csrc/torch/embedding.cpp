@@ -24,8 +24,8 @@ cpu::EmbeddingTable table(const OptTensor& weight, const OptTensor& ids, const c
 template <class Args>
 Args arguments(const Tensor& ids, const Tensor& word, const OptTensor& position,
                const OptTensor& position_ids, const OptTensor& token_type,
-               const OptTensor& token_type_ids, const OptTensor& norm_weight,
-               const OptTensor& rows, const OptTensor& seed, int64_t threshold, int64_t seqlen) {
+               const OptTensor& token_type_ids, const OptTensor& norm_weight, const OptTensor& rows,
+               const OptTensor& seed, int64_t threshold, int64_t seqlen) {
   const int64_t tokens = ids.numel();
   STD_TORCH_CHECK(word.dim() == 2 && word.size(1) > 0, "word must be (V, N)");
   STD_TORCH_CHECK(tokens < (int64_t{1} << 31), "there must be less than 2^31 tokens");
@@ -52,9 +52,9 @@ std::tuple<Tensor, Tensor, Tensor> embedding_fwd(
     const OptTensor token_type, const OptTensor token_type_ids, const OptTensor norm_weight,
     const OptTensor norm_bias, const OptTensor rows, const OptTensor seed, int64_t threshold,
     double eps, int64_t seqlen, ScalarType out_dtype) {
-  auto args = arguments<cpu::EmbeddingForward>(ids, word, position, position_ids, token_type,
-                                               token_type_ids, norm_weight, rows, seed, threshold,
-                                               seqlen);
+  auto args =
+      arguments<cpu::EmbeddingForward>(ids, word, position, position_ids, token_type,
+                                       token_type_ids, norm_weight, rows, seed, threshold, seqlen);
   if (norm_bias.has_value()) {
     check_contiguous(*norm_bias, "norm_bias");
     STD_TORCH_CHECK(norm_weight.has_value() && norm_bias->numel() == word.size(1) &&
@@ -86,9 +86,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> embedding_bwd(
     const OptTensor norm_weight, const Tensor mean, const Tensor rstd, const OptTensor rows,
     const OptTensor seed, int64_t threshold, int64_t seqlen, int64_t padding_idx, bool has_bias,
     bool wants_word, bool wants_position, bool wants_token_type) {
-  auto args = arguments<cpu::EmbeddingBackward>(ids, word, position, position_ids, token_type,
-                                                token_type_ids, norm_weight, rows, seed, threshold,
-                                                seqlen);
+  auto args =
+      arguments<cpu::EmbeddingBackward>(ids, word, position, position_ids, token_type,
+                                        token_type_ids, norm_weight, rows, seed, threshold, seqlen);
   check_contiguous(dy, "dy");
   check_contiguous(mean, "mean");
   check_contiguous(rstd, "rstd");

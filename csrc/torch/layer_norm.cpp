@@ -4,10 +4,11 @@
 namespace bigfast {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_fwd(
-    const Tensor x, const OptTensor residual, const Tensor weight, const OptTensor bias,
-    const OptTensor rows, const OptTensor seed, int64_t threshold, double eps,
-    ScalarType out_dtype) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_fwd(const Tensor x, const OptTensor residual,
+                                                          const Tensor weight, const OptTensor bias,
+                                                          const OptTensor rows,
+                                                          const OptTensor seed, int64_t threshold,
+                                                          double eps, ScalarType out_dtype) {
   Tensor mean = empty({x.size(0)}, ScalarType::Float);
   auto [y, r, rstd, args] =
       norm_forward(x, residual, weight, bias, rows, seed, threshold, eps, out_dtype);

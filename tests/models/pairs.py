@@ -1,5 +1,7 @@
 """The same network here and in transformers, and the policy that compares them."""
 
+import re
+from collections import defaultdict
 from contextlib import nullcontext
 
 import pytest
@@ -78,36 +80,45 @@ def gradients(model, loss: Tensor) -> dict[str, Tensor]:
     }
 
 
-def check_pair(ours_class, stock, directory, mode: str, backend: str, inputs: dict, run) -> None:
+def check_pair(ours_class, stock, directory, mode: str, backend: str, make_inputs, run) -> None:
     """Values and gradients of ours against stock's in fp64, by the one policy.
 
     The plain model is stock in the same mode, but for BERT under autocast, where our activations
     are bf16 throughout and stock's residual is fp32: there it is stock in bf16. The weights are
     bf16 numbers, so all have the same truth.
-    run(model, is_ours, inputs) -> (list of outputs, loss); inputs are tensors (B, ...).
+    make_inputs() -> a batch; run(model, is_ours, batch) -> (list of outputs, loss).
     """
+    batches = [make_inputs() for _ in range(6)]  # of a single one the largest error is chance
     stock = stock.bfloat16().eval()
     if mode != "bfloat16":
         stock = stock.float()
     ours = ours_class.from_pretrained(save(stock, directory))
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if mode == "autocast" else nullcontext()
     with autocast, registry.backend(backend):
-        got = _results(ours, True, inputs, run)
+        got = _results(ours, True, batches, run)
     if mode == "autocast" and ours_class.base_prefix == "bert.":
         stock, autocast = stock.bfloat16(), nullcontext()
     with autocast:
-        plain = _results(stock, False, inputs, run)
-    truth = _results(stock.double(), False, inputs, run)
+        plain = _results(stock, False, batches, run)
+    truth = _results(stock.double(), False, batches, run)
     assert got.keys() == truth.keys()
     for name, result in got.items():
         check(result, plain[name], truth[name], name)
 
 
-def _results(model, is_ours: bool, inputs: dict, run) -> dict[str, Tensor]:
-    """Outputs, gradients, and each sequence's own loss (the error of a single one is chance)."""
-    outputs, loss = run(model, is_ours, inputs)
-    results = {f"output {i}": output for i, output in enumerate(outputs)}
-    results |= {f"gradient of {n}": g for n, g in gradients(model, loss).items()}
-    alone = ({k: v[b : b + 1] for k, v in inputs.items()} for b in range(len(inputs["input_ids"])))
-    results["losses"] = torch.stack([run(model, is_ours, one)[1] for one in alone]).float()
-    return results
+def _results(model, is_ours: bool, batches: list[dict], run) -> dict[str, Tensor]:
+    """Outputs and gradients of all batches (of one kind of parameter in all layers together), and
+    the loss of each sequence alone."""
+    collected = defaultdict(list)
+    for inputs in batches:
+        outputs, loss = run(model, is_ours, inputs)
+        for i, output in enumerate(outputs):
+            collected[f"output {i}"].append(output)
+        for name, gradient in gradients(model, loss).items():
+            kind = re.sub(r"\.\d+\.", ".*.", name)
+            collected[f"gradient of {kind}"].append(gradient)
+        with torch.no_grad():
+            for b in range(len(inputs["input_ids"])):
+                _, loss = run(model, is_ours, {k: v[b : b + 1] for k, v in inputs.items()})
+                collected["loss"].append(loss[None])
+    return {name: torch.cat(parts) for name, parts in collected.items()}

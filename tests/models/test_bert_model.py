@@ -23,10 +23,11 @@ def config(**changes) -> BertConfig:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", MODES)
 def test_pretraining_equals_stock(tmp_path, mode, backend, skip_logits):
-    inputs = batch(8, 20)
-    inputs["token_type_ids"] = (torch.arange(20) > 9).long().expand(8, 20)
-    inputs["labels"] = token_labels(inputs, BERT["vocab_size"])
-    inputs["next_sentence_label"] = torch.arange(8) % 2
+    def make_inputs():
+        inputs = batch(6, 20)
+        inputs["token_type_ids"] = (torch.arange(20) > 9).long().expand(6, 20)
+        inputs["labels"] = token_labels(inputs, BERT["vocab_size"])
+        return inputs | {"next_sentence_label": torch.randint(0, 2, (6,))}
 
     def run(model, ours, inputs):
         out = model(**inputs, **({"skip_logits": skip_logits} if ours else {}))
@@ -38,13 +39,14 @@ def test_pretraining_equals_stock(tmp_path, mode, backend, skip_logits):
         return outputs, out.loss
 
     stock = make("BertForPreTraining")
-    check_pair(BertForPreTraining, stock, tmp_path, mode, backend, inputs, run)
+    check_pair(BertForPreTraining, stock, tmp_path, mode, backend, make_inputs, run)
 
 
 @pytest.mark.parametrize("padding", ["none", "left", "right", "middle"])
 def test_padding_may_lie_anywhere(tmp_path, padding):
-    inputs = batch(5, 18, padding)
-    inputs["labels"] = token_labels(inputs, BERT["vocab_size"])
+    def make_inputs():
+        inputs = batch(5, 18, padding)
+        return inputs | {"labels": token_labels(inputs, BERT["vocab_size"])}
 
     def run(model, ours, inputs):
         out = model(**inputs)
@@ -53,15 +55,16 @@ def test_padding_may_lie_anywhere(tmp_path, padding):
         return [out.logits[real]], out.loss
 
     stock = make("BertForMaskedLM", hidden_act="gelu_new")
-    check_pair(BertForMaskedLM, stock, tmp_path, "float32", "reference", inputs, run)
+    check_pair(BertForMaskedLM, stock, tmp_path, "float32", "reference", make_inputs, run)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["Sequence", "Token"])
 def test_classification_equals_stock(tmp_path, kind, mode):
-    inputs = batch(8, 16)
-    labels = torch.tensor([0, 1, 2, 0, -100, 1, 1, 2])
-    inputs["labels"] = labels if kind == "Sequence" else token_labels(inputs, 3)
+    def make_inputs():
+        inputs = batch(6, 16)
+        labels = torch.tensor([0, 1, 2, 0, -100, 1])
+        return inputs | {"labels": labels if kind == "Sequence" else token_labels(inputs, 3)}
 
     def run(model, ours, inputs):
         out = model(**inputs)
@@ -70,7 +73,7 @@ def test_classification_equals_stock(tmp_path, kind, mode):
 
     ours = BertForTokenClassification if kind == "Token" else BertForSequenceClassification
     stock = make(f"BertFor{kind}Classification")
-    check_pair(ours, stock, tmp_path, mode, "reference", inputs, run)
+    check_pair(ours, stock, tmp_path, mode, "reference", make_inputs, run)
 
 
 def test_base_model_equals_stock(tmp_path):

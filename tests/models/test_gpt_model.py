@@ -19,21 +19,24 @@ def config(**changes) -> GPTConfig:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", MODES)
 def test_causal_lm_equals_stock(tmp_path, mode, backend, skip_logits):
-    inputs = batch(6, 20)
-    inputs["labels"] = inputs["input_ids"].where(inputs["attention_mask"].bool(), -100)
+    def make_inputs():
+        inputs = batch(6, 20)
+        real = inputs["attention_mask"].bool()
+        return inputs | {"labels": inputs["input_ids"].where(real, -100)}
 
     def run(model, ours, inputs):
         out = model(**inputs, **({"skip_logits": skip_logits} if ours else {}))
         assert not ours or (out.logits is None) == skip_logits
         return [] if skip_logits else [out.logits[inputs["attention_mask"].bool()]], out.loss
 
-    check_pair(GPTForCausalLM, make("GPT2LMHeadModel"), tmp_path, mode, backend, inputs, run)
+    check_pair(GPTForCausalLM, make("GPT2LMHeadModel"), tmp_path, mode, backend, make_inputs, run)
 
 
 @pytest.mark.parametrize("padding", ["none", "left", "right", "middle"])
 def test_padding_may_lie_anywhere(tmp_path, padding):
-    inputs = batch(5, 18, padding)
-    inputs["labels"] = token_labels(inputs, GPT2["vocab_size"])
+    def make_inputs():
+        inputs = batch(5, 18, padding)
+        return inputs | {"labels": token_labels(inputs, GPT2["vocab_size"])}
 
     def run(model, ours, inputs):
         out = model(**inputs)
@@ -47,7 +50,7 @@ def test_padding_may_lie_anywhere(tmp_path, padding):
         return [out.logits[real]], model(**inputs | {"labels": labels}).loss
 
     stock = make("GPT2LMHeadModel", activation_function="gelu")
-    check_pair(GPTForCausalLM, stock, tmp_path, "float32", "reference", inputs, run)
+    check_pair(GPTForCausalLM, stock, tmp_path, "float32", "reference", make_inputs, run)
 
 
 def test_base_model_equals_stock(tmp_path):

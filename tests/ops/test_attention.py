@@ -1,14 +1,388 @@
+import math
+from functools import partial
+
+import pytest
 import torch
 import torch.nn.functional as F
+from check import check_op, run
+from suite import (
+    check_checkpoints,
+    check_compiles,
+    check_double_backward_raises,
+    check_functorch,
+    check_same,
+    check_threads,
+    leaf,
+    native,
+)
+from torch import Tensor
 
-from bigfast.ops import attention, attention_ref
+from bigfast.ops import attention, attention_ref, backend, dropout, dropout_seed
+
+DTYPES = [torch.float32, torch.bfloat16]
+# B, S, Sk, H, Hk, D: below, at and above vector widths and tiles; one query; primes; more than one
+# block of keys; bert-base. With few heads several tasks share the keys of one.
+DENSE = [
+    (2, 37, 37, 3, 3, 16),
+    (1, 1, 150, 4, 2, 64),
+    (2, 67, 131, 6, 2, 13),
+    (1, 131, 67, 2, 1, 40),
+    (1, 40, 1100, 2, 2, 24),
+    (1, 290, 290, 1, 1, 256),
+    (1, 128, 128, 12, 12, 64),
+]
+
+
+def ints(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def tensors(q_shape: tuple, k_shape: tuple, dtype: torch.dtype) -> list[Tensor]:
+    """q, k, v within [-1, 1]. Normal ones would give a few rows that put nearly all weight on one
+    key: they alone decide what the largest error is. Sharp rows have a test of their own."""
+    make = lambda *shape: torch.empty(shape).uniform_(-1, 1).to(dtype).requires_grad_()
+    return [make(*q_shape), make(*k_shape), make(*k_shape)]
+
+
+def qkv(batch, queries, keys, heads, kv_heads, dim, dtype=torch.float32) -> list[Tensor]:
+    return tensors((batch, queries, heads, dim), (batch, keys, kv_heads, dim), dtype)
+
+
+def packed(queries, keys, heads, kv_heads, dim, dtype=torch.float32) -> list[Tensor]:
+    return tensors((queries, heads, dim), (keys, kv_heads, dim), dtype)
+
+
+def sequences(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k):
+    """(q, k, v) of each sequence, (H, S, D)."""
+    if cu_seqlens is None:
+        parts = [list(t) for t in (q, k, v)]
+    else:
+        k_ends = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
+        cut = lambda t, ends: t[: ends[-1]].split(ends.diff().tolist())
+        parts = [cut(q, cu_seqlens), cut(k, k_ends), cut(v, k_ends)]
+    for b, (q1, k1, v1) in enumerate(zip(*parts)):
+        keys = len(k1) if seqused_k is None else int(seqused_k[b])
+        repeat = q1.shape[1] // k1.shape[1]
+        k1, v1 = (t[:keys].repeat_interleave(repeat, dim=1) for t in (k1, v1))
+        yield tuple(t.transpose(0, 1) for t in (q1, k1, v1))
+
+
+def unfused(q, k, v, seen, keep, scale):
+    scores = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).masked_fill(~seen, float("-inf"))
+    return (scores.softmax(-1).masked_fill(~seen, 0.0) * keep * scale) @ v
+
+
+def fused(q, k, v, seen, keep, scale):
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=seen)[0]
+
+
+def plain(one, q, k, v, *, cu_seqlens=None, cu_seqlens_k=None, seqused_k=None, causal=False,
+          seed=None, dropout_p=0.0):  # fmt: skip
+    """What a torch user writes, sequence by sequence, in the dtype of q, k and v."""
+    outputs = []
+    for b, (q1, k1, v1) in enumerate(sequences(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k)):
+        (heads, queries, _), keys = q1.shape, k1.shape[1]
+        seen = torch.ones(queries, keys, dtype=torch.bool)
+        seen, keep = seen.tril(keys - queries) if causal else seen, seen
+        if dropout_p > 0.0:
+            planes = torch.arange(heads) + b * heads
+            keep = dropout.keep_scores(seed, planes, queries, keys, dropout_p)
+        o = one(q1, k1, v1, seen, keep, dropout.keep_scale(dropout_p))
+        outputs.append(o.transpose(0, 1))
+    if cu_seqlens is None:
+        return torch.stack(outputs)
+    return torch.cat([*outputs, torch.zeros_like(q[cu_seqlens[-1] :])])
+
+
+def check_attention(*args, wrap=lambda f: f, **kwargs) -> None:
+    """Torch can be plain in two ways, and the errors of either are as good a measure."""
+    ways = (unfused,) if "dropout_p" in kwargs else (fused, unfused)
+    failures = []
+    for way in ways:
+        try:
+            own = wrap(partial(plain, way))
+            return check_op(wrap(attention), wrap(attention_ref), *args, plain=own, **kwargs)
+        except AssertionError as failure:
+            failures.append(str(failure))
+    raise AssertionError(failures)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", DENSE)
+@pytest.mark.parametrize("causal", [False, True])
+def test_dense(implementation, shape, dtype, causal):
+    check_attention(*qkv(*shape, dtype), causal=causal)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dropout_p", [0.1, 0.5, 1.0])
+def test_dropout(implementation, dtype, dropout_p):
+    q, k, v = qkv(2, 67, 290, 4, 2, 32, dtype)
+    for causal in (False, True):
+        check_attention(q, k, v, causal=causal, dropout_p=dropout_p, seed=dropout_seed())
+
+
+def test_mask_is_the_references_bit_for_bit(implementation):
+    """Equal scores and v = 1: what is kept can be read off o."""
+    q, k, v = torch.zeros(2, 70, 3, 256), torch.zeros(2, 256, 3, 256), torch.eye(256)
+    v = v[:, None].expand(2, 256, 3, 256)
+    seed = dropout_seed()
+    kept = attention(q, k, v, dropout_p=0.25, seed=seed) != 0
+    want = dropout.keep_scores(seed, torch.arange(6), 70, 256, 0.25)
+    assert torch.equal(kept.transpose(1, 2).flatten(0, 1), want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed(implementation, dtype, causal):
+    """Sequences of all lengths, an empty one, tokens of nobody at the end; dropout."""
+    q, k, v = packed(200, 200, 4, 2, 48, dtype)
+    lengths = {"cu_seqlens": ints(0, 67, 67, 75, 88, 197)}
+    check_attention(q, k, v, causal=causal, **lengths)
+    check_attention(q, k, v, causal=causal, **lengths, dropout_p=0.2, seed=dropout_seed())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_with_other_keys(implementation, causal):
+    """More keys than queries, fewer, none; no queries; keys that do not count."""
+    q, k, v = packed(90, 170, 2, 2, 32)
+    lengths = {"cu_seqlens": ints(0, 20, 70, 70, 90), "cu_seqlens_k": ints(0, 70, 100, 170, 170)}
+    check_attention(q, k, v, causal=causal, **lengths)
+    check_attention(q, k, v, causal=causal, **lengths, seqused_k=ints(41, 30, 3, 0))
+
+
+def test_packed_is_dense(implementation):
+    """Same rows, same bits kept, whatever stands behind the sequences of a padded batch."""
+    q, k, v = (t.detach() for t in qkv(3, 50, 50, 2, 2, 32))
+    lengths, seed = [50, 13, 31], dropout_seed()
+    rows = [slice(0, n) for n in lengths]
+    short = [torch.cat([t[b, row] for b, row in enumerate(rows)]) for t in (q, k, v)]
+    options = {"dropout_p": 0.3, "seed": seed}
+    dense = attention(q, k, v, seqused_k=ints(*lengths), **options)
+    want = torch.cat([dense[b, row] for b, row in enumerate(rows)])
+    got = attention(*short, cu_seqlens=ints(0, 50, 63, 94), **options)
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cache_that_is_not_full(implementation, dtype):
+    """Nothing beyond seqused_k is looked at, in either direction."""
+    q, k, v = qkv(3, 5, 300, 4, 2, 64, dtype)
+    used = ints(300, 77, 0)
+    with torch.no_grad():
+        k[1, 77:], v[1, 77:], k[2], v[2] = (float("nan"),) * 4
+    clean = [t.detach().nan_to_num().requires_grad_() for t in (k, v)]
+    for causal in (False, True):
+        check_attention(q, *clean, causal=causal, seqused_k=used)
+        got = run(attention, (q, k, v), {"causal": causal, "seqused_k": used})
+        check_same(got, run(attention, (q, *clean), {"causal": causal, "seqused_k": used}))
+
+
+def test_rows_without_keys(implementation):
+    q, k, v = qkv(1, 150, 7, 2, 2, 16)
+    o = attention(q, k, v, causal=True)
+    o.sum().backward()
+    assert not o[:, :143].any() and not q.grad[:, :143].any() and o[:, 143:].all()
+    check_attention(*qkv(1, 150, 7, 2, 2, 16), causal=True)
+
+
+@native
+def test_lse():
+    q, k, v = (t.detach() for t in qkv(2, 9, 40, 2, 2, 16))
+    _, lse = torch.ops.bigfast.attention_fwd(q, k, v, None, None, None, None, 0, False, 0.5)
+    want = torch.einsum("bshd,bthd->hbst", q, 0.5 * k).logsumexp(-1).flatten(1)
+    torch.testing.assert_close(lse, want)
+    q, k, v = (t.detach() for t in qkv(1, 9, 4, 2, 2, 16))
+    _, lse = torch.ops.bigfast.attention_fwd(q, k, v, None, None, None, None, 0, True, 0.5)
+    assert (lse[:, :5] == float("-inf")).all() and lse[:, 5:].isfinite().all()
+
+
+def test_nothing(implementation):
+    """No sequences, no queries, no keys."""
+    for batch, queries, keys in ((0, 3, 3), (2, 0, 3), (2, 3, 0)):
+        q, k, v = qkv(batch, queries, keys, 2, 1, 8)
+        o = attention(q, k, v)
+        o.sum().backward()
+        assert o.shape == q.shape
+        for t in (o, q.grad, k.grad, v.grad):
+            assert torch.equal(t, torch.zeros_like(t))
+    assert attention(*packed(0, 0, 2, 2, 8), cu_seqlens=ints(0)).shape == (0, 2, 8)
+    assert not attention(*packed(3, 3, 2, 2, 8), cu_seqlens=ints(0, 0)).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strides(implementation, dtype):
+    """Views of one QKV product, dense and packed; a last dim that must be copied; a gradient
+    without strides."""
+    split = lambda f: lambda x, **kwargs: f(*x.unbind(-3), **kwargs)
+    check_attention(leaf(2, 50, 3, 4, 32, dtype=dtype), wrap=split)
+    options = {"cu_seqlens": ints(0, 20, 50), "causal": True}
+    check_attention(leaf(50, 3, 4, 32, dtype=dtype), wrap=split, **options)
+    q, k, v = (torch.randn(2, 4, 16, 50).to(dtype).permute(0, 3, 1, 2) for _ in range(3))
+    check_attention(q.requires_grad_(), k, v)
+    o = attention(q, k, v)
+    (expanded,) = torch.autograd.grad(o, q, torch.ones((), dtype=dtype).expand_as(o))
+    (whole,) = torch.autograd.grad(attention(q, k, v), q, torch.ones_like(o))
+    assert torch.equal(expanded, whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_extreme_values(implementation, dtype):
+    """Scores of thousands: no overflow, and a softmax that is all but one-hot. NaN stays NaN."""
+    q, k, v = qkv(1, 40, 700, 2, 2, 32, dtype)
+    with torch.no_grad():
+        q *= 300.0
+    check_attention(q, k, v)
+    with torch.no_grad():
+        q[0, 3, 1, 5] = float("nan")
+        v[0, 9, 0, 7] = float("inf")
+    o = attention(q, k, v)
+    assert o[0, 3, 1].isnan().all() and o[0, :3, 1].isfinite().all()
+    assert not o[0, :, 0, 7].isfinite().any() or o[0, :, 0, 6].isfinite().all()
+
+
+def test_scale(implementation):
+    q, k, v = (t.detach() for t in qkv(1, 20, 30, 2, 2, 16))
+    torch.testing.assert_close(attention(q, k, v, scale=0.7), attention(q * 2.8, k, v))
+
+
+@native
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_scale_beyond_the_kernels(scale):
+    q, k, v = (t.detach() for t in qkv(1, 20, 30, 2, 2, 16))
+    want = attention_ref(q, k, v, scale=scale)
+    torch.testing.assert_close(attention(q, k, v, scale=scale), want)
+
+
+@native
+def test_composes():
+    q, k, v = qkv(2, 20, 20, 4, 2, 16)
+    check_compiles(attention, q, k, v, causal=True)
+    check_compiles(attention, q, k, v, dropout_p=0.2, seed=dropout_seed())
+    check_checkpoints(lambda *a: attention(*a, dropout_p=0.2), q, k, v)
+    check_double_backward_raises(attention, q, k, v)
+    check_functorch(attention, attention_ref, q, k, v)
+    flat, options = packed(50, 50, 2, 2, 16), {"cu_seqlens": ints(0, 20, 50)}
+    check_compiles(attention, *flat, **options)
+    check_functorch(attention, attention_ref, *flat, **options)
+
+
+@native
+def test_threads_do_not_change_bits():
+    for shape in ((2, 130, 130, 6, 2, 32), (1, 300, 900, 1, 1, 64)):
+        check_threads(attention, *qkv(*shape, torch.bfloat16), dropout_p=0.2, seed=dropout_seed())
+    lengths = {"cu_seqlens": ints(0, 100, 101, 300)}
+    check_threads(attention, *packed(300, 300, 2, 1, 32), causal=True, **lengths)
+
+
+@native
+def test_autocast_casts():
+    q, k, v = (t.detach() for t in qkv(1, 8, 8, 2, 2, 16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention(q, k.bfloat16(), v).dtype == torch.bfloat16
+        assert attention(*(t.double() for t in (q, k, v))).dtype == torch.float64
+
+
+@native
+@pytest.mark.parametrize("kind", ["dense", "packed", "cache"])
+def test_opcheck(kind):
+    ranges = {"dense": (None,) * 3, "packed": (ints(0, 3, 9), ints(0, 6, 6), ints(5, 0))}
+    ranges["cache"] = (None, None, ints(2, 6))
+    make = packed if kind == "packed" else lambda *a: qkv(2, *a)
+    q, k, v = (t.detach() for t in make(9, 6, 4, 2, 16))
+    args = (q, k, v, *ranges[kind], dropout_seed(), 6554, True, 0.25)
+    torch.library.opcheck(torch.ops.bigfast.attention_fwd.default, args)
+    o, lse = torch.ops.bigfast.attention_fwd(*args)
+    torch.library.opcheck(torch.ops.bigfast.attention_bwd.default, (o, q, k, v, o, lse, *args[3:]))
+
+
+@native
+@pytest.mark.parametrize(
+    ("ends", "words"), [((1, 3), "start"), ((0, 5, 3), "fall"), ((0, 9), "end")]
+)
+def test_native_op_refuses_bad_offsets(ends, words):
+    """What compiled code meets, where the public function cannot look."""
+    q, k, v = (t.detach() for t in packed(7, 7, 2, 2, 8))
+    with pytest.raises(RuntimeError, match=f"cu_seqlens must .*{words}"):
+        torch.ops.bigfast.attention_fwd(q, k, v, ints(*ends), None, None, None, 0, False, 1.0)
+
+
+def test_torchs_own():
+    q, k, v = qkv(2, 30, 30, 4, 2, 16)
+    for causal in (False, True):
+        with backend("torch", op="attention"):
+            check_attention(q, k, v, causal=causal)
+    with backend("torch"):
+        for options in ({"dropout_p": 0.1}, {"seqused_k": ints(1, 2)}):
+            with pytest.raises(ValueError, match="cannot serve attention"):
+                attention(q, k, v, **options)
+        with pytest.raises(ValueError, match="top-left aligned: 10 queries, 30 keys"):
+            attention(q[:, :10], k, v, causal=True)
 
 
 def test_reference_is_torchs():
-    q, k, v = (torch.randn(2, 9, 4, 16, dtype=torch.float64) for _ in range(3))
+    q, k, v = (t.detach().double() for t in qkv(2, 9, 9, 4, 4, 16))
     for causal in (False, True):
-        want = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=causal
-        )
-        torch.testing.assert_close(attention_ref(q, k, v, causal=causal), want.transpose(1, 2))
-        torch.testing.assert_close(attention(q, k, v, causal=causal), want.transpose(1, 2))
+        turned = (t.transpose(1, 2) for t in (q, k, v))
+        want = F.scaled_dot_product_attention(*turned, is_causal=causal).transpose(1, 2)
+        torch.testing.assert_close(attention_ref(q, k, v, causal=causal), want)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradcheck_of_the_reference(causal):
+    q, k, v = (t.detach().double().requires_grad_() for t in packed(7, 7, 4, 2, 3))
+    seed, used = dropout_seed(), ints(2, 0, 1)
+    lengths = {"cu_seqlens": ints(0, 3, 3, 6), "causal": causal}
+    for extra in ({"dropout_p": 0.3, "seed": seed}, {"seqused_k": used}):
+        ref = lambda *a: attention_ref(*a, **lengths, **extra)  # noqa: B023
+        torch.autograd.gradcheck(ref, (q, k, v))
+
+
+X, Y = torch.zeros(2, 5, 4, 8), torch.zeros(2, 5, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"q": X.long()}, TypeError, "q must be floating"),
+        ({"k": X.bfloat16()}, TypeError, "k must have q's dtype"),
+        ({"q": X[0]}, ValueError, r"q must be .* got \(5, 4, 8\) without cu_seqlens"),
+        (
+            {"cu_seqlens": ints(0, 5)},
+            ValueError,
+            r"q must be .* got \(2, 5, 4, 8\) with cu_seqlens",
+        ),
+        ({"k": Y, "v": Y}, ValueError, r"k must be like q .* got \(2, 5, 3, 8\)"),
+        ({"k": X[..., :7]}, ValueError, "k must be like q"),
+        ({"k": X[:1]}, ValueError, "k must be like q"),
+        ({"v": X[:, :4]}, ValueError, "v must have k's shape"),
+        ({"dropout_p": 1.5}, ValueError, r"dropout_p .* got 1.5"),
+        ({"dropout_p": 0.5, "seed": torch.zeros(1)}, ValueError, "seed must be one int64"),
+        ({"cu_seqlens_k": ints(0, 5)}, ValueError, "cu_seqlens_k needs cu_seqlens"),
+        ({"seqused_k": ints(5)}, ValueError, r"seqused_k must be int32 of shape \(2,\)"),
+        ({"seqused_k": torch.ones(2)}, ValueError, "seqused_k must be int32"),
+        ({"seqused_k": ints(5, 6)}, ValueError, r"seqused_k must lie in 0..5 at 1, got 6"),
+        ({"seqused_k": ints(-1, 5)}, ValueError, r"seqused_k must lie in 0..5 at 0, got -1"),
+    ],
+)
+def test_bad_input(implementation, change, error, words):
+    with pytest.raises(error, match=words):
+        attention(**({"q": X, "k": X, "v": X} | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cu_seqlens": ints(1, 5)}, "cu_seqlens must start with 0, got 1"),
+        ({"cu_seqlens": ints(0, 4, 2, 5)}, "cu_seqlens must not fall, got 4, 2 at 1"),
+        ({"cu_seqlens": ints(0, 6)}, "cu_seqlens must end within 5 tokens, got 6"),
+        ({"cu_seqlens": ints()}, "cu_seqlens must be int32 of shape"),
+        ({"cu_seqlens": torch.zeros(2)}, "cu_seqlens must be int32 of shape"),
+        ({"cu_seqlens": ints(0, 5), "cu_seqlens_k": ints(0, 1, 5)}, "cu_seqlens_k must be int32"),
+        ({"cu_seqlens": ints(0, 5), "cu_seqlens_k": ints(0, 9)}, "cu_seqlens_k must end within 5"),
+        ({"cu_seqlens": ints(0, 2, 5), "seqused_k": ints(2, 4)}, "seqused_k must lie in 0..3 at 1"),
+    ],
+)
+def test_bad_offsets(implementation, change, words):
+    with pytest.raises(ValueError, match=words):
+        attention(X[0], X[0], X[0], **change)

@@ -40,16 +40,15 @@ def test_pack(mask, dtype):
 
 
 @masks
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rest", [(), (1,), (3, 7), (768,)])
-def test_equals_truth(implementation, mask, dtype, rest):
+@pytest.mark.parametrize("rest", [(), (3, 7), (768,)])
+def test_equals_truth(implementation, mask, rest):
     packing = pack(mask)
-    x, tokens = (leaf(*n, *rest, dtype=dtype) for n in (mask.shape, packing.rows.shape))
+    x, tokens = (leaf(*n, *rest) for n in (mask.shape, packing.rows.shape))
     check_rows(packing, x, tokens)
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.bool, torch.uint8, torch.int16, torch.int64, torch.float64, torch.complex64]
+    "dtype", [torch.bool, torch.uint8, torch.int16, torch.int64, torch.bfloat16, torch.complex64]
 )
 def test_every_dtype(implementation, dtype):
     """The result of pad is zero but where tokens are, whatever was in its memory before."""
@@ -76,6 +75,7 @@ def test_strides(implementation):
     check_rows(packing, torch.randn(3, 5, 2, 9)[:, :, 1].requires_grad_())
     check_rows(packing, torch.randn(5, 3, 8).transpose(0, 1)[..., ::2].requires_grad_())
     check_rows(packing, tokens=torch.randn(4, 9).T.requires_grad_())
+    check_rows(packing, tokens=torch.randn(9, 8)[:, 2:7].requires_grad_())
 
 
 @native

@@ -1,0 +1,55 @@
+"""The table of evidence is about the ops there are, and its ticks stand for tests there are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigfast.ops import registry
+from bigfast.ops.evidence import DTYPES, EVIDENCE, RUNGS, answers
+
+ROOT = Path(__file__).parents[2]
+NO_GRADIENT = {"adamw", "grad_norm"}
+
+
+def mark(op: str, rung: str) -> str:
+    """What the test file of `op` must hold where `rung` is ticked."""
+    reference = ".double()" if op in NO_GRADIENT else "gradcheck"
+    return {"reference": reference, "cpu": "implementation"}[rung]
+
+
+def test_every_op_has_evidence():
+    assert sorted(EVIDENCE) == registry.ops()
+
+
+@pytest.mark.parametrize("op", sorted(EVIDENCE))
+def test_ticked_rungs_have_tests(op):
+    evidence = EVIDENCE[op]
+    text = (ROOT / evidence.tests).read_text()
+    assert evidence.rungs
+    for rung in evidence.rungs:
+        assert rung in RUNGS
+        assert mark(op, rung) in text, f"{evidence.tests} does not climb the rung {rung!r} of {op}"
+
+
+@pytest.mark.parametrize("op", sorted(EVIDENCE))
+def test_the_cpu_rung_is_ticked_where_there_is_a_kernel(op):
+    native = "cpp" in {candidate.name for candidate in registry.candidates(op, "cpu")}
+    assert ("cpu" in EVIDENCE[op].rungs) == native
+
+
+@pytest.mark.parametrize("op", sorted(EVIDENCE))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_somebody_serves_every_op_in_every_dtype(op, dtype):
+    for device in ("cpu", "cuda"):
+        given = answers(op, device, dtype)
+        assert [a.name for a in given] == [c.name for c in registry.candidates(op, device)]
+        assert any(answer.why_not is None for answer in given)
+
+
+def test_answers_are_those_of_the_op_itself():
+    with registry.watch() as choices:
+        EVIDENCE["layer_norm"].call(lambda *shape: torch.zeros(shape))
+    (choice,) = [c for c in choices if c[0] == "layer_norm"]
+    first = next(a.name for a in answers("layer_norm", "cpu", torch.float32) if a.why_not is None)
+    assert registry.choose("layer_norm", "cpu", *choice[2]) == first

@@ -204,7 +204,9 @@ class _Model(stock.BertModel):
         ):
             return super().forward(
                 input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds,
-                encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache, **kwargs,
+                encoder_hidden_states, encoder_attention_mask,
+                # By keyword: stock's decorator stumbles over None given by position.
+                past_key_values=past_key_values, use_cache=use_cache, **kwargs,
             )  # fmt: skip
         return_dict = kwargs.pop("return_dict", self.config.return_dict)
         inputs = {

@@ -59,6 +59,15 @@ inline void zero_tail(const AttentionRows<void>& x, int64_t begin, int64_t token
               (tokens - begin) * x.token * size);
 }
 
+// Asks for rows that will be read (kWrite: written) soon. A head's rows lie whole tokens apart,
+// where no hardware foresees the next one.
+template <bool kWrite = false, class T>
+inline void prefetch_rows(const T* x, int64_t ld, int64_t rows, int64_t dim) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < dim; j += 64 / int64_t(sizeof(T)))
+      __builtin_prefetch(x + i * ld + j, kWrite);
+}
+
 // 2^x for x <= 0 or hardly above. Probabilities that are rounded to bf16 need four terms (3e-6).
 BIGFAST_INLINE F exp2_score(F x, float) { return exp2(x); }
 BIGFAST_INLINE F exp2_score(F x, bf16) {

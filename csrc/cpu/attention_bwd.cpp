@@ -26,7 +26,7 @@ template <class E>
 struct BackwardScratch {
   int64_t dim, width, block;  // of a row of dq: dim, rounded up to whole vectors
   Scratch<E> kt_memory, vt_memory, k_memory, p_memory, ds_memory, q_rows, do_rows, qt, dot, ds_rows;
-  Scratch<float> scores, dp, dkt, dvt, dq;
+  Scratch<float> scores, dp, dkt, dvt, dq, delta;
   Scratch<uint8_t> bits;
   Panels<E> kt, vt, k;  // B operands: k^T, v^T, k
   Panels<E> p, ds;      // B operands: D(P) without its scale, and dS, of a block of queries
@@ -50,6 +50,7 @@ struct BackwardScratch {
         dkt(dim * block),
         dvt(dim * block),
         dq(dq_rows * width),
+        delta(kBlock),
         bits(kGroup<E> * score_keep_bytes(block)),
         kt{kt_memory, panel_stride<E>(groups_of<E>(dim))},
         vt{vt_memory, panel_stride<E>(groups_of<E>(dim))},
@@ -130,10 +131,8 @@ struct Block {
 template <class E, class T>
 ScoreRow<E> score_row(const AttentionBackward& a, const Sequence& s, const Block& block, int64_t i,
                       int64_t r, int64_t rows, BackwardScratch<E>& memory) {
-  const int64_t query = block.begin + i + min(r, rows - 1), token = s.q_begin + query;
+  const int64_t at = i + min(r, rows - 1), query = block.begin + at;
   const int64_t visible = r < rows ? min(block.n, max(0, s.seen(query) - block.first)) : 0;
-  const T* o = row_of<T>(a.o, s.index, token, block.head);
-  const T* grad_o = row_of<T>(a.grad_o, s.index, token, block.head);
   const double lse = a.lse[block.head * a.shape.tokens() + s.first_token + query];
   uint8_t* bits = nullptr;
   if (a.shape.dropout.seed) {
@@ -141,8 +140,8 @@ ScoreRow<E> score_row(const AttentionBackward& a, const Sequence& s, const Block
     const uint32_t plane = static_cast<uint32_t>(s.index * a.shape.heads + block.head);
     score_keep_bits(a.shape.dropout, plane, query, block.first, visible, bits);
   }
-  return {memory.scores + r * memory.block,       memory.dp + r * memory.block,       visible,
-          Weight<E>(a.shape.scale, lse * kLog2E), F(dot_rows(o, grad_o, memory.dim)), bits};
+  return {memory.scores + r * memory.block,       memory.dp + r * memory.block, visible,
+          Weight<E>(a.shape.scale, lse * kLog2E), F(memory.delta[at]),          bits};
 }
 
 // Scores of rows [i, i + rows) of the block -> P and dS as B operands, dS as rows.
@@ -181,6 +180,15 @@ void query_block(const AttentionBackward& a, const Sequence& s, const Block& blo
   const int64_t token = s.q_begin + block.begin;
   const T* q = row_of<T>(a.q, s.index, token, block.head);
   const T* grad_o = row_of<T>(a.grad_o, s.index, token, block.head);
+  const T* o = row_of<T>(a.o, s.index, token, block.head);
+  prefetch_rows(q, a.q.token, block.rows, dim);
+  prefetch_rows(grad_o, a.grad_o.token, block.rows, dim);
+  prefetch_rows(o, a.o.token, block.rows, dim);
+  pack_transposed_rows(q, a.q.token, block.rows, dim, static_cast<E*>(memory.qt), kBlock);
+  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot),
+                       kBlock);
+  for (int64_t i = 0; i < block.rows; ++i)
+    memory.delta[i] = dot_rows(o + i * a.o.token, grad_o + i * a.grad_o.token, dim);
   for (int64_t i = 0; i < block.rows; i += kStrip) {
     const int64_t rows = min(kStrip, block.rows - i);
     const int64_t n = min(block.n, max(0, s.seen(block.begin + i + rows - 1) - block.first));
@@ -199,9 +207,6 @@ void query_block(const AttentionBackward& a, const Sequence& s, const Block& blo
       scale_rows(strip_dq, width, rows, dim, a.shape.scale, to, a.dq.token);
     }
   }
-  pack_transposed_rows(q, a.q.token, block.rows, dim, static_cast<E*>(memory.qt), kBlock);
-  pack_transposed_rows(grad_o, a.grad_o.token, block.rows, dim, static_cast<E*>(memory.dot),
-                       kBlock);
   const int64_t queries = groups_of<E>(block.rows);
   product(static_cast<const E*>(memory.dot), kBlock, memory.p, dim, block.n, queries, memory.dvt,
           ld, true);
@@ -232,8 +237,11 @@ void backward_task(const AttentionBackward& a, const Sequence& s, int64_t kv_hea
   for (int64_t first = share * block; first < max(s.k_len, single); first += shares * block) {
     const int64_t n = min(block, s.k_len - first), token = s.k_begin + first;
     const T* k = row_of<T>(a.k, s.index, token, kv_head);
+    const T* v = row_of<T>(a.v, s.index, token, kv_head);
+    prefetch_rows(k, a.k.token, n, dim);
+    prefetch_rows(v, a.v.token, n, dim);
     pack_columns(k, a.k.token, n, dim, memory.kt);
-    pack_columns(row_of<T>(a.v, s.index, token, kv_head), a.v.token, n, dim, memory.vt);
+    pack_columns(v, a.v.token, n, dim, memory.vt);
     pack_rows(k, a.k.token, n, dim, memory.k);
     std::memset(memory.dkt, 0, dim * block * sizeof(float));
     std::memset(memory.dvt, 0, dim * block * sizeof(float));
@@ -284,11 +292,11 @@ void add_shares(const AttentionBackward& a, float* dq, int64_t shares, int64_t t
   parallel_tasks(runs * a.shape.heads, body);
 }
 
-// Keys of a block, so that all that a task works on takes half of an L2 cache of 1 MB.
+// Keys of a block, so that all that a task works on takes some 600 KB: most of an L2 cache of 1 MB.
 template <class E>
 int64_t keys_per_block(int64_t dim) {
   const int64_t each = int64_t(sizeof(E)) * (3 * dim + 2 * kBlock) + 4 * (2 * dim + 2 * kStrip);
-  return max(128, 524288 / each / 128 * 128);  // dropout works in runs of 128 keys
+  return max(128, 655360 / each / 128 * 128);  // dropout works in runs of 128 keys
 }
 
 // How many tasks share a key head: 1, unless there are too few heads for a number of threads.

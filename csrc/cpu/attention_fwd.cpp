@@ -80,6 +80,8 @@ void strip(const AttentionForward& a, const Sequence& s, int64_t head, int64_t b
   if (mine == 0 && !starts) return;
 
   const T* q = row_of<T>(a.q, s.index, s.q_begin + begin, head);
+  T* out = row_of<T>(a.o, s.index, s.q_begin + begin, head);
+  if (ends) prefetch_rows<true>(out, a.o.token, rows, dim);
   const auto q_rows = a_rows<E>(q, a.q.token, rows, dim, memory.q_rows);
   product(q_rows.data, q_rows.ld, memory.k, rows, mine, dim / kGroup<E>, memory.scores, block,
           false);
@@ -98,9 +100,9 @@ void strip(const AttentionForward& a, const Sequence& s, int64_t head, int64_t b
   if (!ends) return;
   for (int64_t i = 0; i < rows; ++i) {
     const F factor(row[i].sum == 0.0f ? 0.0f : dropout.scale / row[i].sum);
-    T* out = row_of<T>(a.o, s.index, s.q_begin + begin + i, head);
-    columns(dim, [&](int64_t j, auto lanes)
-                     BIGFAST_LAMBDA { store(out + j, factor * load(o + i * width + j), lanes); });
+    columns(dim, [&](int64_t j, auto lanes) BIGFAST_LAMBDA {
+      store(out + i * a.o.token + j, factor * load(o + i * width + j), lanes);
+    });
     a.lse[head * a.shape.tokens() + s.first_token + begin + i] =
         static_cast<float>(kLn2 * row[i].top + __builtin_logf(row[i].sum));
   }
@@ -121,9 +123,15 @@ void forward_task(const AttentionForward& a, const Sequence& s, int64_t kv_head,
 
   for (int64_t first = 0; first == 0 || first < keys; first += block) {
     const int64_t n = min(block, keys - first);
-    const int64_t token = s.k_begin + first;
-    pack_columns(row_of<T>(a.k, s.index, token, kv_head), a.k.token, n, dim, memory.k);
-    pack_rows(row_of<T>(a.v, s.index, token, kv_head), a.v.token, n, dim, memory.v);
+    const T* k = row_of<T>(a.k, s.index, s.k_begin + first, kv_head);
+    const T* v = row_of<T>(a.v, s.index, s.k_begin + first, kv_head);
+    prefetch_rows(k, a.k.token, n, dim);
+    prefetch_rows(v, a.v.token, n, dim);
+    if (first == 0)
+      prefetch_rows(row_of<T>(a.q, s.index, s.q_begin + begin, kv_head * heads), a.q.token, rows,
+                    dim);
+    pack_columns(k, a.k.token, n, dim, memory.k);
+    pack_rows(v, a.v.token, n, dim, memory.v);
     for (int64_t h = 0; h < heads; ++h) {
       for (int64_t i = 0; i < rows; i += kStrip) {
         const int64_t at = h * rows + i;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ LABELS = ["no", "yes"]
 
 
 def bert_config(plan: Plan, tokenizer: Tokenizer) -> BertConfig:
+    """The sizes, and the dropout of fine-tuning (BERT's own, 0.1)."""
     return BertConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=plan.hidden,
@@ -72,7 +74,13 @@ def pretrain_bert(
         tensorboard=False,
     )
     torch.manual_seed(seed)
-    model = BertForPreTraining(bert_config(plan, tokenizer))
+    settings = bert_config(plan, tokenizer)
+    # No text is seen often enough to be learnt by heart: dropout would only slow it. What is saved
+    # says how to fine-tune.
+    model = BertForPreTraining(
+        replace(settings, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    )
+    model.config = settings
     return fit(model, task, tokenizer, config, folder / "bert")
 
 

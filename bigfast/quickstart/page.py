@@ -137,7 +137,8 @@ def _classification(results: Results) -> str:
     return (
         f"<h2>What pretraining bought</h2>\n<p>The question: <b>{escape(c.question)}</b> Half of "
         "the pairs belong together; each text occurs once with either label, so that neither of "
-        f"the two says anything alone. {c.train_examples:,} labelled pairs to learn from, "
+        "the two says anything alone. It is a question of the kind that pretraining practises, on "
+        f"the order of the training text. {c.train_examples:,} labelled pairs to learn from, "
         f"{c.test_examples:,} to be judged by, from documents that neither tokenizer nor "
         "pretraining nor fine-tuning has seen. The network without pretraining is the same one, "
         "with the same examples, in the same order, for as many steps.</p>\n"

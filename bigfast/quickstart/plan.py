@@ -49,7 +49,7 @@ class Plan:
     layers: int = 4
     heads: int = 4
     row: int = 128  # tokens in a row of the BERT
-    eval_steps: int = 200
+    eval_steps: int = 300
     finetune_epochs: float = 2.0
     finetune_lr: float = 3e-4
     gpt_hidden: int = 128

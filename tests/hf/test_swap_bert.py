@@ -215,9 +215,7 @@ def test_dropout_statistics():
     bigfast.swap(model)
     runs = 300
     with torch.no_grad():
-        one, other = (
-            torch.stack([m(**inputs).loss for _ in range(runs)]) for m in (stock, model)
-        )
+        one, other = (torch.stack([m(**inputs).loss for _ in range(runs)]) for m in (stock, model))
         exact = model.eval()(**inputs, skip_logits=True).loss
     error = (one.var() / runs + other.var() / runs).sqrt()
     assert (one.mean() - other.mean()).abs() < 4 * error

@@ -109,6 +109,7 @@ class BertEmbeddings(nn.Module):
             norm_weight=self.LayerNorm.weight, norm_bias=self.LayerNorm.bias,
             eps=self.LayerNorm.eps, dropout_p=self.dropout_p if self.training else 0.0,
             rows=layout.rows, padding_idx=self.word_embeddings.padding_idx,
+            out_dtype=self.word_embeddings.weight.dtype,  # under autocast the stream stays fp32
         )  # fmt: skip
 
 
@@ -126,6 +127,8 @@ class BertSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(T, N) -> (T, N)."""
+        if torch.is_autocast_enabled(x.device.type):  # one cast, not one in each product
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         q, k, v = (
             project(x).unflatten(-1, (self.heads, -1))  # (T, H, D)
             for project in (self.query, self.key, self.value)
@@ -144,7 +147,9 @@ class BertResidual(nn.Module):
         self.dropout_p = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, residual: Tensor, layout: Layout) -> Tensor:
-        return self.LayerNorm(self.dense(x), residual, self.dropout_p, layout.rows)
+        return self.LayerNorm(
+            self.dense(x), residual, self.dropout_p, layout.rows, out_dtype=residual.dtype
+        )
 
 
 class BertAttention(nn.Module):

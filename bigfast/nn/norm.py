@@ -1,5 +1,6 @@
 """Normalisation layers that take the dropout and the residual add before them into their pass."""
 
+import torch
 from torch import Tensor, nn
 
 from .. import ops
@@ -21,16 +22,17 @@ class LayerNorm(nn.LayerNorm):
         dropout_p: float = 0.0,
         rows: Tensor | None = None,
         return_residual: bool = False,
+        out_dtype: torch.dtype | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """LN(residual + dropout(input)) for input (..., N); dropout only in training mode.
 
         `rows` int32 (T) are the rows of the dropout mask (`Layout.rows`). With `return_residual`
-        also the sum, which is the residual of the next sublayer.
+        also the sum, which is the residual of the next sublayer. `out_dtype`: default input's.
         """
         return ops.layer_norm(
             input, self.weight, self.bias, residual=residual, eps=self.eps,
             dropout_p=dropout_p if self.training else 0.0, rows=rows,
-            return_residual=return_residual,
+            return_residual=return_residual, out_dtype=out_dtype,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 // c = sigmoid(2 u), u = sqrt(2/pi) (v + 0.044715 v^3). Backward: dx = dy (c + v c'); dbias = sum dx
 //
 // Rows are split into tasks by their number alone; each task has its own fp32 sum of dbias, and
-// these are added in the order of tasks.
+// these are added by a tree.
 #include "cpu/bias_gelu.h"
 
 #include <type_traits>

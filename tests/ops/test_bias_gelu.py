@@ -15,7 +15,7 @@ from suite import (
 from bigfast.ops import bias_gelu, bias_gelu_ref
 
 # One row; below, at and above vector widths; a prime; more rows than one task has; bert-base.
-SHAPES = [(1, 5), (3, 7), (2, 3, 16), (5, 131), (1031, 9), (19, 3072)]
+SHAPES = [(1, 5), (3, 7), (2, 3, 16), (5, 131), (1031, 9), (19, 3072), (1024, 3072)]
 DTYPES = [torch.float32, torch.bfloat16]
 APPROXIMATE = ["none", "tanh"]
 

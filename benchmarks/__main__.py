@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bigfast.train.memory import keep_freed_memory
+
 from . import machine, ops
 
 _COLUMNS = ("op", "shape", "dtype", "direction", "implementation", "ms", "rate", "ours is faster")
@@ -53,6 +55,7 @@ def main() -> None:
     unknown = set(args.ops) - set(names())
     if unknown:
         parser.error(f"no such op: {', '.join(sorted(unknown))}; there are {every}")
+    keep_freed_memory()  # or page faults, at one implementation or another, are what is timed
     result = measure(args.ops or names())
     Console(width=None).print(table(result))
     if args.json is not None:

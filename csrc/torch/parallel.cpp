@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 namespace bigfast::cpu {
 
@@ -14,10 +15,23 @@ void run_tasks(int64_t tasks, void (*body)(int64_t, void*), void* context) {
     for (int64_t task = 0; task < tasks; ++task) body(task, context);
     return;
   }
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) noexcept {
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
-      body(task, context);
+  // Thread i begins with the i-th part of the tasks, so that the rows that an op leaves in a core's
+  // cache are those that the next op reads there; who has finished helps with the other parts.
+  struct alignas(64) Part {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::vector<Part> parts(threads);
+  for (int64_t i = 0; i < threads; ++i) {
+    parts[i].next = i * tasks / threads;
+    parts[i].end = (i + 1) * tasks / threads;
+  }
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t) noexcept {
+    for (int64_t i = 0; i < threads; ++i) {
+      Part& part = parts[(begin + i) % threads];
+      for (int64_t task; (task = part.next.fetch_add(1, std::memory_order_relaxed)) < part.end;)
+        body(task, context);
+    }
   });
 }
 

@@ -1,15 +1,10 @@
 // Every native schema, and nothing else. csrc/torch/<op>.cpp serves them; the public functions,
 // their autograd and their fakes are in bigfast/ops/<op>.py.
 //
-// Common letters: T tokens, N features, V classes (vocabulary). Common arguments: `rows` int32 (T),
-// the logical row of each Common letters: T tokens, N features, B sequences, S tokens of each, H
+// Common letters: T tokens, N features, V classes (vocabulary), B sequences, S tokens of each, H
 // heads, D head dim. Common arguments: `rows` int32 (T), the logical row of each token for dropout
-// (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in 0..65536, an
-// element is kept where its 16-bit random number is >= it. Common letters: T tokens, N features, V
-// classes (vocabulary). Common arguments: `rows` int32 (T), the logical row of each token for
-// dropout (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in
-// 0..65536, an element is kept where its 16-bit random number is
-// >= it.
+// (default 0..T-1); `seed` int64 (1), absent where nothing is dropped; `threshold` in 0..65536: an
+// element is kept where its 16-bit random number is at least that.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(bigfast, m) {
@@ -19,9 +14,8 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("set_cpu_isa(str name) -> ()");
 
   // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which
-  // divide H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B); scale
-  // > 0
-  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  // divide H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B);
+  // scale > 0 -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
   m.def(
       "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
       "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "

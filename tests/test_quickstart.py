@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bigfast.cli import main
-from bigfast.data import Document, Example, passage_pairs
+from bigfast.data import Document, Example
 from bigfast.quickstart.baselines import bag_of_words, majority
 from bigfast.quickstart.compression import ByteNgram, xz_bits_per_byte
 from bigfast.quickstart.corpus import read_text
@@ -129,21 +129,6 @@ def story(name: str, sentences: int = 400) -> Document:
         for i in range(sentences)
     ]
     return Document(f"{name}.txt", "\n".join(lines) + "\n")
-
-
-def test_passage_pairs_are_neighbours_and_balanced():
-    train, test = passage_pairs([story("a"), story("b")], [story("c"), story("a")], seed=3)
-    for part in (train, test):
-        assert Counter(example.label for example in part) == {0: len(part) / 2, 1: len(part) / 2}
-        for side in ("text", "pair"):
-            for label in (0, 1):
-                texts = [getattr(e, side) for e in part if e.label == label]
-                assert len(texts) == len(set(texts))
-    whole = story("a").text + story("b").text
-    assert all((f"{e.text}\n{e.pair}" in whole) == bool(e.label) for e in train)
-    seen = {text for e in train for text in (e.text, e.pair)}
-    assert seen.isdisjoint(text for e in test for text in (e.text, e.pair))
-    assert passage_pairs([story("a"), story("b")], [story("c")], seed=3)[0] == train
 
 
 def test_users_text_is_divided_before_anything_is_made_of_it(tmp_path):

@@ -225,11 +225,6 @@ def stdlib_unit(name: str) -> str:
     return about.removeprefix("test_").strip("_") or about
 
 
-def is_test(name: str) -> bool:
-    """Whether the file is in one of the standard library's test folders."""
-    return bool({"test", "tests", "idle_test"} & set(name.split("/")[:-1]))
-
-
 def _read_source(file: Path) -> str:
     """A module's text in its declared encoding; empty where a test file breaks it on purpose."""
     try:

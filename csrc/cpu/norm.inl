@@ -65,7 +65,6 @@ template <bool kCenter, class X, class R, class Y>
 void norm_rows_bwd(const NormBackward& a, const float* weight, int64_t begin, int64_t end,
                    float* dweight, float* dbias) {
   const int64_t n = a.features;
-  Scratch<float> g(n), h(n);
   Scratch<uint8_t> bits(keep_bytes(n));
   const bool drop = a.dropout.seed != nullptr;
   const F scale(a.dropout.scale);
@@ -83,8 +82,6 @@ void norm_rows_bwd(const NormBackward& a, const float* weight, int64_t begin, in
       const F d = load(dy + i, lanes);
       const F hat = (load(r + i, lanes) - mean) * rstd;
       const F gi = d * load(weight + i, lanes);
-      store(h + i, hat, lanes);
-      store(g + i, gi, lanes);
       store(dweight + i, fma(d, hat, load(dweight + i, lanes)), lanes);
       if (dbias) store(dbias + i, d + load(dbias + i, lanes), lanes);
       if constexpr (kCenter) sum_g.part[k] = sum_g.part[k] + gi;
@@ -92,8 +89,10 @@ void norm_rows_bwd(const NormBackward& a, const float* weight, int64_t begin, in
     });
     const F avg_g(kCenter ? sum_g.total() / static_cast<float>(n) : 0.0f);
     const F avg_gh(sum_gh.total() / static_cast<float>(n));
+    // Stores cost more than loads here: h and g are computed again.
     columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-      F d = (load(g + i, lanes) - avg_g - load(h + i, lanes) * avg_gh) * rstd;
+      const F hat = (load(r + i, lanes) - mean) * rstd;
+      F d = (load(dy + i, lanes) * load(weight + i, lanes) - avg_g - hat * avg_gh) * rstd;
       if (dr_out) d = d + load(dr_out + i, lanes);
       if (dresidual) store(dresidual + i, d, lanes);
       if (drop) d = where_bits(bits, i, d * scale);

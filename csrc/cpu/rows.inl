@@ -57,8 +57,8 @@ inline int64_t rows_per_task(int64_t tokens, int64_t features) {
   return even > least ? even : least;
 }
 
-// Partial sums (1 + tasks, n), row 0 zeros: row 0 becomes the sum of all, by a tree, in which errors
-// grow with the logarithm of the number of tasks.
+// Partial sums (1 + tasks, n), row 0 zeros: row 0 becomes the sum of all, by a tree, in which
+// errors grow with the logarithm of the number of tasks.
 inline void sum_partials(float* partial, int64_t tasks, int64_t n) {
   for (int64_t stride = 1; stride <= tasks; stride *= 2) {
     for (int64_t task = 0; task + stride <= tasks; task += 2 * stride) {

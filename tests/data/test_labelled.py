@@ -1,13 +1,10 @@
-"""Reading labelled files, and the docstring pairs of the standard library."""
+"""Reading labelled files."""
 
 import json
-import re
-from collections import Counter
 
 import pytest
 
-from bigfast.data import Document, Example, python_stdlib, read_labelled, stdlib_pairs
-from bigfast.data.stdlib_pairs import NEUTRAL_NAME, _examples, find_functions
+from bigfast.data import Example, read_labelled
 
 
 def test_tsv(tmp_path):
@@ -57,115 +54,6 @@ def test_bad_arguments(tmp_path):
         read_labelled(tmp_path / "a.tsv", labels=["0", "1"])
     with pytest.raises(ValueError, match="distinct"):
         read_labelled(tmp_path / "a.tsv", labels=["1", "1"])
-
-
-MODULE = '''
-import functools
-
-class Walker:
-    """A class docstring, which is not used."""
-
-    @functools.lru_cache
-    def walk(self, top):
-        """Walk the tree from top, calling walk() below.
-
-        A second paragraph.
-        """
-        for node in top:  # the loop
-            self.walk(node)
-        walk_all = 1
-
-    async def fetch(self, url: str) -> bytes:
-        """Fetch the resource behind the url and return it."""
-        return await self.session.get(url, timeout=self.timeout)
-
-    def short(self):
-        """Too short."""
-        return self.something_or_other + self.another_thing
-
-def stub():
-    """A stub that has no body at all, so nothing to match."""
-
-def one_line(): "A docstring on the line of its function"; return 12345678901234567890123
-'''
-
-
-def test_functions_are_found_and_neutralised():
-    walk, fetch = find_functions(MODULE)
-    assert walk.docstring == (
-        "NAME the tree from top, calling NAME() below.\n\nA second paragraph."
-    )
-    assert walk.source == (
-        "def NAME(self, top):\n"
-        "    for node in top:  # the loop\n"
-        "        self.NAME(node)\n"
-        "    walk_all = 1"
-    )
-    assert fetch.source.startswith("async def NAME(self, url: str) -> bytes:\n    return await")
-    assert fetch.docstring == "NAME the resource behind the url and return it."
-    assert list(find_functions("def broken(:\n")) == []
-    assert list(find_functions("x = '\0'\n")) == []
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return stdlib_pairs(progress=False)
-
-
-def test_pairs_are_balanced_on_each_side(pairs):
-    for examples in pairs:
-        assert len(examples) > 200
-        assert sum(e.label for e in examples) * 2 == len(examples)
-        for side in ("text", "pair"):
-            count = Counter((getattr(e, side), e.label) for e in examples)
-            assert set(count.values()) == {1}
-            assert all((value, 1 - label) in count for value, label in count)
-
-
-def test_train_and_test_share_nothing(pairs):
-    train, test = pairs
-    for side in ("text", "pair"):
-        assert not {getattr(e, side) for e in train} & {getattr(e, side) for e in test}
-    held_out = "".join(re.sub(r"\s+", " ", d.text) for d in python_stdlib().held_out())
-    for example in test[:200:2]:
-        if NEUTRAL_NAME not in example.text and "\\" not in example.text:
-            assert re.sub(r"\s+", " ", example.text) in held_out
-
-
-def test_no_word_tells_the_label(pairs):
-    # Each side occurs once with each label, so word counts are the same under both.
-    for examples in pairs:
-        words = [Counter(), Counter()]
-        for example in examples:
-            words[example.label].update(re.findall(r"\w+", f"{example.text} {example.pair}"))
-        assert words[0] == words[1]
-
-
-def test_sources_hold_no_docstring(pairs):
-    for example in pairs[0]:
-        if example.label:
-            assert example.text not in example.pair
-            assert re.match(rf"(async )?def +{NEUTRAL_NAME}\b", example.pair)
-
-
-def test_pairs_are_deterministic_and_seeded():
-    text = "\n".join(
-        f'def f{i}(argument):\n    """Docstring number {i} of the file."""\n'
-        f"    return argument + {i} * argument - argument ** {i}\n"
-        for i in range(8)
-    )
-    files = [
-        Document("a.py", text),
-        Document("b.py", text.replace("number", "no").replace("+", "-")),
-    ]
-    make = lambda seed, same: _examples(files, set(), same, seed)
-    assert make(0, True) == make(0, True) != make(1, True)
-    texts = lambda examples, label: [e.text for e in examples if e.label == label]
-    examples = make(0, True)
-    for right, wrong in zip(texts(examples, 1), texts(examples, 0)):
-        assert ("number" in right) == ("number" in wrong) and right != wrong
-    mixed = make(0, False)
-    assert any(("number" in a) != ("number" in b) for a, b in zip(texts(mixed, 1), texts(mixed, 0)))
 
 
 @pytest.mark.realdata

@@ -103,8 +103,8 @@ def test_reductions_agree(implementation, small_chunks, dtype):
 def test_chunks_are_bounded_and_even():
     chunk_rows = MODULE._chunk_rows
     assert chunk_rows(154, 30522, 2) == 154  # one chunk: dW is not added to
-    assert chunk_rows(1024, 30522, 2) == 256 and chunk_rows(275, 30522, 2) == 138
-    assert chunk_rows(4096, 10**6, 4) == 128
+    assert chunk_rows(1024, 30522, 2) == 512 and chunk_rows(825, 30522, 2) == 413
+    assert chunk_rows(4096, 10**6, 4) == 373
     assert chunk_rows(0, 30522, 2) == 0 and chunk_rows(1, 1, 2) == 1
 
 
@@ -239,6 +239,7 @@ def test_logits_never_exist_whole():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE, "_CHUNK_BYTES", 1 << 18)
+        patch.setattr(MODULE, "_CHUNK_ROWS", 128)
         with Watch():
             MODULE._run_chunks(
                 input, weight, None, target, torch.ones(()), -100, torch.float32, True, True, False

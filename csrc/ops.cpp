@@ -15,16 +15,24 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
 
   // q (B, S, H, D) or packed (T, H, D); k, v the same with their own lengths and heads, which
   // divide H; unit last strides. cu_seqlens, cu_seqlens_k int32 (B + 1), seqused_k int32 (B);
-  // scale > 0 -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T).
+  // alibi_slopes fp32 (H) or (B, H); window_left, window_right: keys before and after its own that
+  // a query sees, -1: all; scale > 0
+  // -> o like q, lse fp32 (H, B S or T): the log of each row's sum of exp(scale q k^T + bias).
   m.def(
       "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
-      "Tensor? seqused_k, Tensor? seed, int threshold, bool causal, float scale) -> "
-      "(Tensor o, Tensor lse)");
+      "Tensor? seqused_k, Tensor? alibi_slopes, Tensor? seed, int threshold, int window_left, "
+      "int window_right, float scale) -> (Tensor o, Tensor lse)");
   // grad_o like q, of any outer strides -> dq, dk, dv, contiguous.
   m.def(
       "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
-      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? seed, int threshold, "
-      "bool causal, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+      "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? alibi_slopes, "
+      "Tensor? seed, int threshold, int window_left, int window_right, float scale) -> "
+      "(Tensor dq, Tensor dk, Tensor dv)");
+
+  // q (B, Sq, H, D), k, v (B, S, Hk, D), the rest as above -> o like q.
+  m.def(
+      "attention_decode(Tensor q, Tensor k, Tensor v, Tensor? seqused_k, Tensor? alibi_slopes, "
+      "int window_left, int window_right, float scale) -> Tensor");
 
   // x, residual (T, N); weight, bias (N) -> y (T, N) of out_dtype, r (T, N) or (0, N) where r is x,
   // mean (T) fp32, rstd (T) fp32.

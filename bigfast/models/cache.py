@@ -6,6 +6,8 @@ from torch import Tensor
 from .. import ops
 from ..nn import Layout
 
+_FEW = 8  # new tokens of a sequence, up to which attention is bound by reading the cache
+
 
 class KVCache:
     """Keys and values of each layer, (B, Smax, Hk, D), filled from the left.
@@ -24,7 +26,10 @@ class KVCache:
     def extend(self, cu_seqlens: Tensor) -> Layout:
         """The layout of new tokens, packed by cu_seqlens int32 (B + 1): they follow those here."""
         new = cu_seqlens.diff()
-        tokens = torch.arange(int(cu_seqlens[-1]), dtype=torch.int32, device=cu_seqlens.device)
+        counts = new.tolist()
+        # How many each sequence has, where that is one number for all.
+        self.each = counts[0] if len(set(counts)) == 1 else None
+        tokens = torch.arange(sum(counts), dtype=torch.int32, device=cu_seqlens.device)
         positions = tokens + (self.lengths - cu_seqlens[:-1]).repeat_interleave(new)
         self.slots = positions + self.cu_seqlens_k[:-1].repeat_interleave(new)
         self.cu_seqlens, self.lengths = cu_seqlens, self.lengths + new
@@ -37,6 +42,10 @@ class KVCache:
             self.keys[layer], self.values[layer] = k.new_zeros(size), v.new_zeros(size)
         keys = self.keys[layer].index_copy_(0, self.slots.long(), k)
         values = self.values[layer].index_copy_(0, self.slots.long(), v)
+        if self.each is not None and self.each <= _FEW:
+            batch = self.lengths.shape[0]
+            q, keys, values = (t.unflatten(0, (batch, -1)) for t in (q, keys, values))
+            return ops.attention_decode(q, keys, values, self.lengths).flatten(0, 1)
         return ops.attention(
             q, keys, values, cu_seqlens=self.cu_seqlens, cu_seqlens_k=self.cu_seqlens_k,
             seqused_k=self.lengths, causal=True,

@@ -3,6 +3,7 @@
 from . import registry
 from .adamw import adamw, adamw_ref
 from .attention import attention, attention_ref
+from .attention_decode import attention_decode, attention_decode_ref
 from .bias_gelu import bias_gelu, bias_gelu_ref
 from .cross_entropy import cross_entropy, cross_entropy_ref
 from .dropout import dropout_seed
@@ -23,6 +24,8 @@ __all__ = [
     "adamw",
     "adamw_ref",
     "attention",
+    "attention_decode",
+    "attention_decode_ref",
     "attention_ref",
     "backend",
     "bias_gelu",

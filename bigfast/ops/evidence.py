@@ -15,6 +15,7 @@ from torch import Tensor
 from . import registry
 from .adamw import adamw
 from .attention import attention
+from .attention_decode import attention_decode
 from .bias_gelu import bias_gelu
 from .cross_entropy import cross_entropy
 from .embedding import embedding
@@ -61,6 +62,9 @@ _CALLS: dict[str, Callable[[Make], object]] = {
         lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=1, grad_scale=None,
     ),
     "attention": lambda make: attention(make(1, 4, 2, 64), make(1, 4, 2, 64), make(1, 4, 2, 64)),
+    "attention_decode": lambda make: attention_decode(
+        make(1, 1, 2, 64), make(1, 4, 2, 64), make(1, 4, 2, 64)
+    ),
     "bias_gelu": lambda make: bias_gelu(make(2, 8), make(8)),
     "cross_entropy": lambda make: cross_entropy(make(2, 8), _ids(make, 2)),
     "embedding": lambda make: embedding(_ids(make, 2, 3), make(5, 8)),

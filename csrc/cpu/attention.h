@@ -21,8 +21,10 @@ struct AttentionShape {
   const int32_t* cu_seqlens;    // (batch + 1), checked; null: dense
   const int32_t* cu_seqlens_k;  // (batch + 1), checked; null: cu_seqlens
   const int32_t* seqused_k;     // (batch), checked; null: all keys count
-  bool causal;
-  float scale;  // >= 0
+  int64_t left, right;          // keys before and after its own that a query sees, >= 0
+  const float* alibi_slopes;    // one per head, alibi_batch from sequence to sequence; null: none
+  int64_t alibi_batch;          // heads, or 0 where all sequences have the same
+  float scale;                  // > 0
   DType dtype;
   Dropout dropout;
 
@@ -44,6 +46,8 @@ struct AttentionBackward {
 };
 
 BIGFAST_KERNEL(attention_fwd, AttentionForward)
+// Dense, without dropout; leaves lse alone.
+BIGFAST_KERNEL(attention_decode, AttentionForward)
 BIGFAST_KERNEL(attention_bwd, AttentionBackward)
 
 }  // namespace bigfast::cpu

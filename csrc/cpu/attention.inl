@@ -21,16 +21,33 @@ struct Sequence {
   int64_t k_begin, k_len;  // keys that count
   int64_t k_all;           // and those beyond, which seqused_k leaves out
   int64_t first_token;     // of the queries, over all sequences
-  bool causal;
+  int64_t left, right;     // of AttentionShape
 
-  // How many keys query i sees: the first ones.
-  BIGFAST_INLINE int64_t seen(int64_t i) const {
-    return causal ? min(k_len, max(0, i + 1 + k_len - q_len)) : k_len;
-  }
+  // The key that stands where query i does: the last query and the last key stand together.
+  BIGFAST_INLINE int64_t own(int64_t i) const { return i + k_len - q_len; }
+  // Query i sees the keys [from(i), to(i)). Neither falls with i.
+  BIGFAST_INLINE int64_t from(int64_t i) const { return max(0, own(i) - left); }
+  BIGFAST_INLINE int64_t to(int64_t i) const { return min(k_len, max(0, own(i) + 1 + right)); }
 };
 
+// Where products over a block of keys may begin: whole panels, whole runs of dropout.
+constexpr int64_t kRun = 64;
+static_assert(kRun % kPanel == 0);
+
+// The columns of a block of n keys, from key `first` on, that queries [begin, begin + rows) see,
+// the lower end rounded down to a run.
+struct Columns {
+  int64_t from, to;
+};
+inline Columns columns_of(const Sequence& s, int64_t begin, int64_t rows, int64_t first,
+                          int64_t n) {
+  const int64_t to = min(n, max(0, s.to(begin + rows - 1) - first));
+  const int64_t from = max(0, s.from(begin) - first);
+  return {from < to ? from / kRun * kRun : to, to};
+}
+
 inline Sequence sequence(const AttentionShape& a, int64_t b) {
-  Sequence s{b, 0, a.queries, 0, a.keys, a.keys, b * a.queries, a.causal};
+  Sequence s{b, 0, a.queries, 0, a.keys, a.keys, b * a.queries, a.left, a.right};
   if (a.cu_seqlens) {
     const int32_t* cu_k = a.cu_seqlens_k ? a.cu_seqlens_k : a.cu_seqlens;
     s.q_begin = s.first_token = a.cu_seqlens[b];
@@ -67,6 +84,26 @@ inline void prefetch_rows(const T* x, int64_t ld, int64_t rows, int64_t dim) {
     for (int64_t j = 0; j < dim; j += 64 / int64_t(sizeof(T)))
       __builtin_prefetch(x + i * ld + j, kWrite);
 }
+
+// ALiBi: the bias - slope |distance| of a head, in units of the scores before `scale`.
+class Alibi {
+ public:
+  Alibi(const AttentionShape& a, int64_t b, int64_t head)
+      : slope_(a.alibi_slopes ? a.alibi_slopes[b * a.alibi_batch + head] / a.scale : 0.0f) {}
+
+  // Adds it to scores [from, to) of a row; column 0 is `distance` keys behind the query's own.
+  void add(float* s, int64_t from, int64_t to, int64_t distance) const {
+    static constexpr float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    if (slope_ == 0.0f) return;
+    for (int64_t i = from / F::W * F::W; i < to; i += F::W) {
+      const F steps = load(lanes) + F(static_cast<float>(i + distance));
+      store(s + i, load(s + i) - F(slope_) * abs(steps));
+    }
+  }
+
+ private:
+  float slope_;
+};
 
 // 2^x for x <= 0 or hardly above. Probabilities that are rounded to bf16 need four terms (3e-6).
 BIGFAST_INLINE F exp2_score(F x, float) { return exp2(x); }

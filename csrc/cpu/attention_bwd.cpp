@@ -98,33 +98,35 @@ float dot_rows(const T* x, const T* y, int64_t n) {
 template <class E>
 struct ScoreRow {
   float *s, *dp;
-  int64_t n;  // visible scores
+  int64_t from, to;  // visible scores
   Weight<E> weight;
   F delta;
-  const uint8_t* bits;
+  const uint8_t* bits;  // of the scores from the block's first column on
 };
 
 // W scores: P without what was dropped, and dS. kEdge: not all of them are visible.
 template <class E, bool kEdge>
-BIGFAST_INLINE void gradient(const ScoreRow<E>& row, int64_t j, F keep_scale, F& p, F& ds) {
+BIGFAST_INLINE void gradient(const ScoreRow<E>& row, int64_t j, int64_t bit, F keep_scale, F& p,
+                             F& ds) {
+  const auto lane = [&](int64_t column) { return static_cast<int>(min(F::W, max(0, column - j))); };
   p = row.weight(load(row.s + j));
-  const int lanes = static_cast<int>(min(F::W, max(0, row.n - j)));
-  if constexpr (kEdge) p = first_lanes(p, lanes);
+  if constexpr (kEdge) p = between_lanes(p, lane(row.from), lane(row.to));
   F dp = load(row.dp + j);
   F kept = p;
   if (row.bits) {
-    dp = where_bits(row.bits, j, dp * keep_scale);
-    kept = where_bits(row.bits, j, p);
+    dp = where_bits(row.bits, bit, dp * keep_scale);
+    kept = where_bits(row.bits, bit, p);
   }
   ds = p * (dp - row.delta);
-  if constexpr (kEdge) ds = first_lanes(ds, lanes);
+  if constexpr (kEdge) ds = between_lanes(ds, lane(row.from), lane(row.to));
   p = kept;
 }
 
 // What a block of queries of one head is, for a block of keys.
 struct Block {
   int64_t head, begin, rows;  // queries
-  int64_t first, n;           // keys, of which the last query sees n
+  int64_t first;              // key of column 0
+  Columns see;                // columns that some of the queries see
 };
 
 // Row i + r of the block; beyond the last of a strip of `rows` rows: one that sees nothing.
@@ -132,15 +134,17 @@ template <class E, class T>
 ScoreRow<E> score_row(const AttentionBackward& a, const Sequence& s, const Block& block, int64_t i,
                       int64_t r, int64_t rows, BackwardScratch<E>& memory) {
   const int64_t at = i + min(r, rows - 1), query = block.begin + at;
-  const int64_t visible = r < rows ? min(block.n, max(0, s.seen(query) - block.first)) : 0;
+  const int64_t to = r < rows ? min(block.see.to, max(0, s.to(query) - block.first)) : 0;
+  const int64_t from = min(to, max(0, s.from(query) - block.first));
   const double lse = a.lse[block.head * a.shape.tokens() + s.first_token + query];
   uint8_t* bits = nullptr;
   if (a.shape.dropout.seed) {
     bits = memory.bits + r % kGroup<E> * score_keep_bytes(memory.block);
     const uint32_t plane = static_cast<uint32_t>(s.index * a.shape.heads + block.head);
-    score_keep_bits(a.shape.dropout, plane, query, block.first, visible, bits);
+    score_keep_bits(a.shape.dropout, plane, query, block.first + block.see.from,
+                    to - block.see.from, bits);
   }
-  return {memory.scores + r * memory.block,       memory.dp + r * memory.block, visible,
+  return {memory.scores + r * memory.block,       memory.dp + r * memory.block, from, to,
           Weight<E>(a.shape.scale, lse * kLog2E), F(memory.delta[at]),          bits};
 }
 
@@ -153,21 +157,23 @@ void score_gradients(const AttentionBackward& a, const Sequence& s, const Block&
   for (int64_t r = 0; r < rows; r += kGroup<E>) {
     const ScoreRow<E> row[2] = {score_row<E, T>(a, s, block, i, r, rows, memory),
                                 score_row<E, T>(a, s, block, i, r + kGroup<E> - 1, rows, memory)};
-    const int64_t whole = min(row[0].n, row[kGroup<E> - 1].n);
+    const int64_t from = max(row[0].from, row[kGroup<E> - 1].from);
+    const int64_t to = min(row[0].to, row[kGroup<E> - 1].to);
     E* ds_rows = memory.ds_rows + r * ld;
     const int64_t group = (i + r) / kGroup<E>;
     auto vectors = [&](int64_t j, auto edge) BIGFAST_LAMBDA {
       F p[kGroup<E>], ds[kGroup<E>];
       for (int u = 0; u < kGroup<E>; ++u) {
-        gradient<E, decltype(edge)::value>(row[u], j, keep_scale, p[u], ds[u]);
+        gradient<E, decltype(edge)::value>(row[u], j, j - block.see.from, keep_scale, p[u], ds[u]);
         store(ds_rows + u * ld + j, ds[u]);
       }
       store_groups(memory.p.at(group, j), make_groups(p, E{}));
       store_groups(memory.ds.at(group, j), make_groups(ds, E{}));
     };
-    int64_t j = 0;
-    for (; j + F::W <= whole; j += F::W) vectors(j, std::false_type{});
-    for (; j < block.n; j += F::W) vectors(j, std::true_type{});
+    int64_t j = block.see.from;
+    for (; j < from && j < block.see.to; j += F::W) vectors(j, std::true_type{});
+    for (; j + F::W <= to; j += F::W) vectors(j, std::false_type{});
+    for (; j < block.see.to; j += F::W) vectors(j, std::true_type{});
   }
 }
 
@@ -191,27 +197,33 @@ void query_block(const AttentionBackward& a, const Sequence& s, const Block& blo
     memory.delta[i] = dot_rows(o + i * a.o.token, grad_o + i * a.grad_o.token, dim);
   for (int64_t i = 0; i < block.rows; i += kStrip) {
     const int64_t rows = min(kStrip, block.rows - i);
-    const int64_t n = min(block.n, max(0, s.seen(block.begin + i + rows - 1) - block.first));
+    const Columns see = columns_of(s, block.begin + i, rows, block.first, block.see.to);
+    const int64_t n = see.to - see.from;
     const auto q_rows = a_rows<E>(q + i * a.q.token, a.q.token, rows, dim, memory.q_rows);
     const auto do_rows =
         a_rows<E>(grad_o + i * a.grad_o.token, a.grad_o.token, rows, dim, memory.do_rows);
     const int64_t dims = dim / kGroup<E>;
-    product(q_rows.data, q_rows.ld, memory.kt, rows, n, dims, memory.scores, ld, false);
-    product(do_rows.data, do_rows.ld, memory.vt, rows, n, dims, memory.dp, ld, false);
+    product(q_rows.data, q_rows.ld, memory.kt.from_column(see.from), rows, n, dims,
+            memory.scores + see.from, ld, false);
+    product(do_rows.data, do_rows.ld, memory.vt.from_column(see.from), rows, n, dims,
+            memory.dp + see.from, ld, false);
+    const Alibi alibi(a.shape, s.index, block.head);
+    for (int64_t r = 0; r < rows; ++r)
+      alibi.add(memory.scores + r * ld, see.from, see.to, block.first - s.own(block.begin + i + r));
     score_gradients<E, T>(a, s, block, i, rows, memory);
     float* strip_dq = single ? memory.dq : dq + i * width;
-    product(static_cast<const E*>(memory.ds_rows), ld, memory.k, rows, dim, groups_of<E>(n),
-            strip_dq, width, !single);
+    product(memory.ds_rows + see.from, ld, memory.k.from_group(see.from / kGroup<E>), rows, dim,
+            groups_of<E>(n), strip_dq, width, !single);
     if (single) {
       T* to = row_of<T>(a.dq, s.index, token + i, block.head);
       scale_rows(strip_dq, width, rows, dim, a.shape.scale, to, a.dq.token);
     }
   }
-  const int64_t queries = groups_of<E>(block.rows);
-  product(static_cast<const E*>(memory.dot), kBlock, memory.p, dim, block.n, queries, memory.dvt,
-          ld, true);
-  product(static_cast<const E*>(memory.qt), kBlock, memory.ds, dim, block.n, queries, memory.dkt,
-          ld, true);
+  const int64_t queries = groups_of<E>(block.rows), from = block.see.from;
+  product(static_cast<const E*>(memory.dot), kBlock, memory.p.from_column(from), dim,
+          block.see.to - from, queries, memory.dvt + from, ld, true);
+  product(static_cast<const E*>(memory.qt), kBlock, memory.ds.from_column(from), dim,
+          block.see.to - from, queries, memory.dkt + from, ld, true);
 }
 
 // Every `shares`-th block of keys of one key head, from block `share` on. dq_shared: this share's
@@ -248,9 +260,9 @@ void backward_task(const AttentionBackward& a, const Sequence& s, int64_t kv_hea
     for (int64_t h = 0; h < heads; ++h) {
       for (int64_t begin = 0; begin < s.q_len; begin += kBlock) {
         const int64_t rows = min(kBlock, s.q_len - begin);
-        const int64_t sees = min(n, max(0, s.seen(begin + rows - 1) - first));
-        if (sees == 0 && !single) continue;
-        query_block<E, T>(a, s, {kv_head * heads + h, begin, rows, first, sees}, single,
+        const Columns see = columns_of(s, begin, rows, first, n);
+        if (see.from == see.to && !single) continue;
+        query_block<E, T>(a, s, {kv_head * heads + h, begin, rows, first, see}, single,
                           dq + h * head_stride + begin * memory.width, memory);
       }
     }

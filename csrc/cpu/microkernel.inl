@@ -122,6 +122,9 @@ struct Panels {
   BIGFAST_INLINE E* at(int64_t group, int64_t column) const {
     return data + column / kPanel * stride + (group * kPanel + column % kPanel) * kGroup<E>;
   }
+  // What begins at a group, or at a column that begins a panel.
+  BIGFAST_INLINE Panels from_group(int64_t group) const { return {at(group, 0), stride}; }
+  BIGFAST_INLINE Panels from_column(int64_t column) const { return {at(0, column), stride}; }
 };
 
 // Elements of the panels of `columns` columns and `groups` groups, and their stride.

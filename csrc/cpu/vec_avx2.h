@@ -58,6 +58,10 @@ BIGFAST_INLINE __m256i first(int n) {
 BIGFAST_INLINE F first_lanes(F a, int n) {
   return _mm256_and_ps(a.v, _mm256_castsi256_ps(first(n)));
 }
+BIGFAST_INLINE F between_lanes(F a, int from, int to) {  // others: 0
+  const __m256i mask = _mm256_andnot_si256(first(from), first(to));
+  return _mm256_and_ps(a.v, _mm256_castsi256_ps(mask));
+}
 
 BIGFAST_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
 BIGFAST_INLINE F load(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }

@@ -35,6 +35,9 @@ BIGFAST_INLINE float max_lane(F a) { return _mm512_reduce_max_ps(a.v); }
 
 BIGFAST_INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 BIGFAST_INLINE F first_lanes(F a, int n) { return _mm512_maskz_mov_ps(first(n), a.v); }
+BIGFAST_INLINE F between_lanes(F a, int from, int to) {  // others: 0
+  return _mm512_maskz_mov_ps(static_cast<__mmask16>(first(to) & ~first(from)), a.v);
+}
 
 BIGFAST_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
 BIGFAST_INLINE F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }

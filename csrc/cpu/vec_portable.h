@@ -57,6 +57,11 @@ BIGFAST_INLINE float max_lane(F a) {
 BIGFAST_INLINE F first_lanes(F a, int n) {
   return (f32x4)((i32x4)a.v & (i32x4{0, 1, 2, 3} < i32x4{n, n, n, n}));
 }
+BIGFAST_INLINE F between_lanes(F a, int from, int to) {  // others: 0
+  const i32x4 lane{0, 1, 2, 3};
+  return (f32x4)((i32x4)a.v & (i32x4{from, from, from, from} <= lane) &
+                 (lane < i32x4{to, to, to, to}));
+}
 
 BIGFAST_INLINE F load(const float* p) {
   F a;

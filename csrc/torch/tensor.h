@@ -19,10 +19,6 @@
 
 #include "cpu/types.h"
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 namespace bigfast {
 
 using torch::headeronly::ScalarType;

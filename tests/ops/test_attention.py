@@ -1,10 +1,8 @@
-import math
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
-from check import check_op, run
+from attention_suite import check_attention, ints, packed, qkv
+from check import run
 from suite import (
     check_checkpoints,
     check_compiles,
@@ -15,7 +13,6 @@ from suite import (
     leaf,
     native,
 )
-from torch import Tensor
 
 from bigfast.ops import attention, attention_ref, backend, dropout, dropout_seed
 
@@ -31,80 +28,6 @@ DENSE = [
     (1, 290, 290, 1, 1, 256),
     (1, 128, 128, 12, 12, 64),
 ]
-
-
-def ints(*values: int) -> Tensor:
-    return torch.tensor(values, dtype=torch.int32)
-
-
-def tensors(q_shape: tuple, k_shape: tuple, dtype: torch.dtype) -> list[Tensor]:
-    """q, k, v within [-1, 1]. Normal ones would give a few rows that put nearly all weight on one
-    key: they alone decide what the largest error is. Sharp rows have a test of their own."""
-    make = lambda *shape: torch.empty(shape).uniform_(-1, 1).to(dtype).requires_grad_()
-    return [make(*q_shape), make(*k_shape), make(*k_shape)]
-
-
-def qkv(batch, queries, keys, heads, kv_heads, dim, dtype=torch.float32) -> list[Tensor]:
-    return tensors((batch, queries, heads, dim), (batch, keys, kv_heads, dim), dtype)
-
-
-def packed(queries, keys, heads, kv_heads, dim, dtype=torch.float32) -> list[Tensor]:
-    return tensors((queries, heads, dim), (keys, kv_heads, dim), dtype)
-
-
-def sequences(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k):
-    """(q, k, v) of each sequence, (H, S, D)."""
-    if cu_seqlens is None:
-        parts = [list(t) for t in (q, k, v)]
-    else:
-        k_ends = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
-        cut = lambda t, ends: t[: ends[-1]].split(ends.diff().tolist())
-        parts = [cut(q, cu_seqlens), cut(k, k_ends), cut(v, k_ends)]
-    for b, (q1, k1, v1) in enumerate(zip(*parts)):
-        keys = len(k1) if seqused_k is None else int(seqused_k[b])
-        repeat = q1.shape[1] // k1.shape[1]
-        k1, v1 = (t[:keys].repeat_interleave(repeat, dim=1) for t in (k1, v1))
-        yield tuple(t.transpose(0, 1) for t in (q1, k1, v1))
-
-
-def unfused(q, k, v, seen, keep, scale):
-    scores = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).masked_fill(~seen, float("-inf"))
-    return (scores.softmax(-1).masked_fill(~seen, 0.0) * keep * scale) @ v
-
-
-def fused(q, k, v, seen, keep, scale):
-    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=seen)[0]
-
-
-def plain(one, q, k, v, *, cu_seqlens=None, cu_seqlens_k=None, seqused_k=None, causal=False,
-          seed=None, dropout_p=0.0):  # fmt: skip
-    """What a torch user writes, sequence by sequence, in the dtype of q, k and v."""
-    outputs = []
-    for b, (q1, k1, v1) in enumerate(sequences(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k)):
-        (heads, queries, _), keys = q1.shape, k1.shape[1]
-        seen = torch.ones(queries, keys, dtype=torch.bool)
-        seen, keep = seen.tril(keys - queries) if causal else seen, seen
-        if dropout_p > 0.0:
-            planes = torch.arange(heads) + b * heads
-            keep = dropout.keep_scores(seed, planes, queries, keys, dropout_p)
-        o = one(q1, k1, v1, seen, keep, dropout.keep_scale(dropout_p))
-        outputs.append(o.transpose(0, 1))
-    if cu_seqlens is None:
-        return torch.stack(outputs)
-    return torch.cat([*outputs, torch.zeros_like(q[cu_seqlens[-1] :])])
-
-
-def check_attention(*args, wrap=lambda f: f, **kwargs) -> None:
-    """Torch can be plain in two ways, and the errors of either are as good a measure."""
-    ways = (unfused,) if "dropout_p" in kwargs else (fused, unfused)
-    failures = []
-    for way in ways:
-        try:
-            own = wrap(partial(plain, way))
-            return check_op(wrap(attention), wrap(attention_ref), *args, plain=own, **kwargs)
-        except AssertionError as failure:
-            failures.append(str(failure))
-    raise AssertionError(failures)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -189,11 +112,11 @@ def test_rows_without_keys(implementation):
 @native
 def test_lse():
     q, k, v = (t.detach() for t in qkv(2, 9, 40, 2, 2, 16))
-    _, lse = torch.ops.bigfast.attention_fwd(q, k, v, None, None, None, None, 0, False, 0.5)
+    _, lse = torch.ops.bigfast.attention_fwd(q, k, v, *(None,) * 5, 0, -1, -1, 0.5)
     want = torch.einsum("bshd,bthd->hbst", q, 0.5 * k).logsumexp(-1).flatten(1)
     torch.testing.assert_close(lse, want)
     q, k, v = (t.detach() for t in qkv(1, 9, 4, 2, 2, 16))
-    _, lse = torch.ops.bigfast.attention_fwd(q, k, v, None, None, None, None, 0, True, 0.5)
+    _, lse = torch.ops.bigfast.attention_fwd(q, k, v, *(None,) * 5, 0, -1, 0, 0.5)
     assert (lse[:, :5] == float("-inf")).all() and lse[:, 5:].isfinite().all()
 
 
@@ -290,7 +213,8 @@ def test_opcheck(kind):
     ranges["cache"] = (None, None, ints(2, 6))
     make = packed if kind == "packed" else lambda *a: qkv(2, *a)
     q, k, v = (t.detach() for t in make(9, 6, 4, 2, 16))
-    args = (q, k, v, *ranges[kind], dropout_seed(), 6554, True, 0.25)
+    slopes = torch.rand(2, 4)
+    args = (q, k, v, *ranges[kind], slopes, dropout_seed(), 6554, 3, 0, 0.25)
     torch.library.opcheck(torch.ops.bigfast.attention_fwd.default, args)
     o, lse = torch.ops.bigfast.attention_fwd(*args)
     torch.library.opcheck(torch.ops.bigfast.attention_bwd.default, (o, q, k, v, o, lse, *args[3:]))
@@ -304,7 +228,7 @@ def test_native_op_refuses_bad_offsets(ends, words):
     """What compiled code meets, where the public function cannot look."""
     q, k, v = (t.detach() for t in packed(7, 7, 2, 2, 8))
     with pytest.raises(RuntimeError, match=f"cu_seqlens must .*{words}"):
-        torch.ops.bigfast.attention_fwd(q, k, v, ints(*ends), None, None, None, 0, False, 1.0)
+        torch.ops.bigfast.attention_fwd(q, k, v, ints(*ends), *(None,) * 4, 0, -1, -1, 1.0)
 
 
 def test_torchs_own():

@@ -9,7 +9,7 @@ from bigfast.ops import registry
 from bigfast.ops.evidence import DTYPES, EVIDENCE, RUNGS, answers
 
 ROOT = Path(__file__).parents[2]
-NO_GRADIENT = {"adamw", "grad_norm"}
+NO_GRADIENT = {"adamw", "attention_decode", "grad_norm"}
 
 
 def mark(op: str, rung: str) -> str:

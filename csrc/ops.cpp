@@ -96,19 +96,20 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   // (T); stats fp32 (2, T), the maximum and the sum of exponentials of each labelled row; count
   // fp32 (), of labelled rows.
   m.def(
-      "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction) -> "
-      "(Tensor loss, Tensor stats, Tensor count)");
+      "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction, "
+      "float label_smoothing, float z_loss) -> (Tensor loss, Tensor stats, Tensor count)");
   // dloss like loss -> dinput (T, V), contiguous.
   m.def(
       "cross_entropy_bwd(Tensor dloss, Tensor input, Tensor target, Tensor stats, Tensor count, "
-      "int ignore_index, str reduction) -> Tensor");
+      "int ignore_index, str reduction, float label_smoothing, float z_loss) -> Tensor");
 
   // One chunk of labelled rows: logits (T, V) without their bias fp32 (V); target int64 (T); scale
   // fp32 (1) or (T). losses fp32 (T) are written, their sum is added to total fp64 (). With
-  // `gradient`, logits become scale (softmax - onehot), whose column sums are added to dbias (V).
+  // `gradient`, logits become scale times their gradient, whose column sums are added to dbias (V).
   m.def(
       "linear_cross_entropy_chunk_(Tensor(a!) logits, Tensor? bias, Tensor target, Tensor scale, "
-      "Tensor(b!) losses, Tensor(c!) total, Tensor(d!)? dbias, bool gradient) -> ()");
+      "Tensor(b!) losses, Tensor(c!) total, Tensor(d!)? dbias, bool gradient, "
+      "float label_smoothing, float z_loss) -> ()");
   // out = total + part, in fp32; out may be either of them.
   m.def("add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()");
 

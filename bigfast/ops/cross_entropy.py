@@ -1,7 +1,11 @@
 """Cross entropy of logits and class labels; rows without a label cost nothing.
 
-    loss_t = log(sum_v exp(x_tv)) - x_t[target_t]
-    dx_tv = dloss_t (softmax(x_t)_v - [v = target_t])
+    lse_t = log(sum_v exp(x_tv))
+    loss_t = lse_t - (1 - e) x_t[target_t] - e mean(x_t) + z lse_t^2
+    dx_tv = dloss_t ((1 + 2 z lse_t) softmax(x_t)_v - (1 - e) [v = target_t] - e / V)
+
+with label smoothing e (Szegedy et al., "Rethinking the Inception architecture", 2016) and z-loss z
+(Chowdhery et al., "PaLM", 2022), which keeps the logits' scale from drifting; both are 0 as a rule.
 
 Forward reads each labelled row once: maximum and sum of exponentials online, block by block
 (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Kept for backward: the
@@ -22,14 +26,37 @@ _NATIVE = (torch.float32, torch.bfloat16)
 
 
 def cross_entropy_ref(
-    input: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Tensor:
     """`cross_entropy` in plain torch: any device, any dtype, differentiable any number of times."""
     wide = torch.promote_types(torch.float32, input.dtype)
     # Rows without a label may hold anything, NaN too: neither loss nor gradient sees them.
     labelled = (target != ignore_index).unsqueeze(-1)
     logits = torch.where(labelled, input.to(wide), 0.0)
-    return F.cross_entropy(logits, target, ignore_index=ignore_index, reduction=reduction)
+    loss = F.cross_entropy(
+        logits, target, ignore_index=ignore_index, reduction=reduction,
+        label_smoothing=label_smoothing,
+    )  # fmt: skip
+    if z_loss == 0.0:
+        return loss
+    z = torch.where(labelled.squeeze(-1), z_loss * logits.logsumexp(-1).square(), 0.0)
+    if reduction == "none":
+        return loss + z
+    return loss + (z.sum() if reduction == "sum" else z.sum() / labelled.sum())
+
+
+def check_terms(label_smoothing: float, z_loss: float) -> None:
+    """Raise ValueError for weights that make no loss."""
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+    if not 0.0 <= z_loss < float("inf"):
+        raise ValueError(f"z_loss must not be negative, got {z_loss}")
 
 
 def check_target(target: Tensor, shape: torch.Size, ignore_index: int, reduction: str) -> None:
@@ -67,14 +94,12 @@ def can_read_labels(target: Tensor) -> bool:
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, input, target, ignore_index, reduction):
+    def forward(ctx, input, target, *options):
         logits = input if input.stride(1) == 1 else input.contiguous()
         labels = target.contiguous()
-        loss, stats, count = torch.ops.bigfast.cross_entropy_fwd(
-            logits, labels, ignore_index, reduction
-        )
+        loss, stats, count = torch.ops.bigfast.cross_entropy_fwd(logits, labels, *options)
         ctx.save_for_backward(logits, labels, stats, count)
-        ctx.ignore_index, ctx.reduction = ignore_index, reduction
+        ctx.options = options
         return loss
 
     @staticmethod
@@ -82,20 +107,20 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, dloss):
         logits, labels, stats, count = ctx.saved_tensors
         dinput = torch.ops.bigfast.cross_entropy_bwd(
-            dloss.contiguous(), logits, labels, stats, count, ctx.ignore_index, ctx.reduction
+            dloss.contiguous(), logits, labels, stats, count, *ctx.options
         )
-        return dinput, None, None, None
+        return dinput, *(None,) * 5
 
 
 @register_fake("cross_entropy_fwd")
-def _(input, target, ignore_index, reduction):
+def _(input, target, ignore_index, reduction, label_smoothing, z_loss):
     loss = target.new_empty(target.shape if reduction == "none" else (), dtype=torch.float32)
     stats = target.new_empty((2, target.shape[0]), dtype=torch.float32)
     return loss, stats, target.new_empty((), dtype=torch.float32)
 
 
 @register_fake("cross_entropy_bwd")
-def _(dloss, input, target, stats, count, ignore_index, reduction):
+def _(dloss, input, target, stats, count, *options):
     return input.new_empty(input.shape)
 
 
@@ -109,7 +134,13 @@ registry.register("cross_entropy", cpu=(registry.cpp(_why_not_native), registry.
 
 
 def cross_entropy(
-    input: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Tensor:
     """Cross entropy between logits and class labels, as torch.nn.functional.cross_entropy.
 
@@ -119,6 +150,8 @@ def cross_entropy(
             and are not read.
         ignore_index: the label of rows that do not count.
         reduction: "mean" over the labelled rows (NaN where there is none), "sum", or "none".
+        label_smoothing: this share of each target, in [0, 1], is spread over all classes.
+        z_loss: adds this times the square of each row's log of the sum of exponentials.
 
     Returns:
         The loss in nats, fp32 (fp64 for fp64 input): a scalar, or (T) for "none". Losses are fp32
@@ -133,13 +166,17 @@ def cross_entropy(
     if input.ndim != 2 or input.shape[1] == 0:
         raise ValueError(f"input must have shape (T, V), V > 0; got {tuple(input.shape)}")
     check_target(target, input.shape[:1], ignore_index, reduction)
+    check_terms(label_smoothing, z_loss)
     name = registry.choose("cross_entropy", input.device.type, input)
     if name == "reference" or torch._C._are_functorch_transforms_active():
         if can_read_labels(target):
             check_labels(target, input.shape[1], ignore_index)
-        return cross_entropy_ref(input, target, ignore_index=ignore_index, reduction=reduction)
+        return cross_entropy_ref(
+            input, target, ignore_index=ignore_index, reduction=reduction,
+            label_smoothing=label_smoothing, z_loss=z_loss,
+        )  # fmt: skip
     try:
-        return _CrossEntropy.apply(input, target, ignore_index, reduction)
+        return _CrossEntropy.apply(input, target, ignore_index, reduction, label_smoothing, z_loss)
     except RuntimeError:  # the kernel met a label out of range: say which
         if can_read_labels(target):
             check_labels(target, input.shape[1], ignore_index)

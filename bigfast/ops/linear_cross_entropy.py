@@ -3,6 +3,8 @@
     z = x W^T + b;   loss_t = logsumexp(z_t) - z_t[target_t]
     dz = (softmax(z) - onehot(target)) dloss;   dx = dz W;   dW = dz^T x;   db = sum_t dz_t
 
+and with label smoothing and z-loss as `cross_entropy`.
+
 The labelled rows are gathered and taken in chunks. Per chunk: one product for z, one kernel that
 reads z, gives the losses and writes dz over z, and two products for dx and dW; so the gradients are
 ready when the forward ends, the logits of one chunk are all that exists, and nothing is computed
@@ -22,7 +24,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import registry
-from .cross_entropy import can_read_labels, check_labels, check_target, cross_entropy_ref
+from .cross_entropy import (
+    can_read_labels,
+    check_labels,
+    check_target,
+    check_terms,
+    cross_entropy_ref,
+)
 from .library import bump_versions
 
 _NATIVE = (torch.float32, torch.bfloat16)
@@ -38,6 +46,8 @@ def linear_cross_entropy_ref(
     linear_bias: Tensor | None = None,
     reduction: str = "mean",
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     num_items: Tensor | int | None = None,
 ) -> Tensor:
     """`linear_cross_entropy` in plain torch: any device, any dtype, differentiable."""
@@ -46,6 +56,7 @@ def linear_cross_entropy_ref(
     losses = cross_entropy_ref(
         logits.flatten(0, -2), target.flatten(), ignore_index=ignore_index,
         reduction="sum" if num_items is not None else reduction,
+        label_smoothing=label_smoothing, z_loss=z_loss,
     )  # fmt: skip
     if num_items is not None:
         return losses / (num_items.reshape(()) if isinstance(num_items, Tensor) else num_items)
@@ -59,7 +70,8 @@ _library = torch.library.Library("bigfast", "FRAGMENT")
 # losses (T) fp32 and their sum fp64 are not scaled.
 _library.define(
     "linear_cross_entropy(Tensor input, Tensor weight, Tensor? bias, Tensor target, Tensor scale, "
-    "int ignore_index, ScalarType dtype, bool want_dinput, bool want_dweight, bool want_dbias) -> "
+    "int ignore_index, float label_smoothing, float z_loss, ScalarType dtype, bool want_dinput, "
+    "bool want_dweight, bool want_dbias) -> "
     "(Tensor losses, Tensor total, Tensor dinput, Tensor dweight, Tensor dbias)"
 )
 
@@ -88,8 +100,9 @@ def _add_weight_gradient(
 
 @torch.no_grad()
 def _run_chunks(
-    input, weight, bias, target, scale, ignore_index, dtype, want_dinput, want_dweight, want_dbias
-):
+    input, weight, bias, target, scale, ignore_index, label_smoothing, z_loss, dtype, want_dinput,
+    want_dweight, want_dbias,
+):  # fmt: skip
     (rows,) = (target != ignore_index).nonzero(as_tuple=True)
     labels, x = target[rows], input[rows].to(dtype)
     if scale.numel() > 1:
@@ -109,6 +122,7 @@ def _run_chunks(
         torch.ops.bigfast.linear_cross_entropy_chunk_(
             z, wide_bias, labels[part], scale if scale.numel() == 1 else scale[part],
             losses[part], total, dbias, want_dinput or want_dweight or want_dbias,
+            label_smoothing, z_loss,
         )  # fmt: skip
         if dx is not None:
             torch.mm(z, matrix, out=dx[part])
@@ -143,8 +157,9 @@ _library.impl("linear_cross_entropy", _run_chunks, "CPU")
 
 @torch.library.register_fake("bigfast::linear_cross_entropy")
 def _(
-    input, weight, bias, target, scale, ignore_index, dtype, want_dinput, want_dweight, want_dbias
-):
+    input, weight, bias, target, scale, ignore_index, label_smoothing, z_loss, dtype, want_dinput,
+    want_dweight, want_dbias,
+):  # fmt: skip
     like_bias = weight if bias is None else bias
     return (
         input.new_empty(target.shape, dtype=torch.float32),
@@ -156,13 +171,14 @@ def _(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The sum of losses over `items`, fp32 ()."""
+    """The sum of losses over `items`, fp32 (). options: the op's, from ignore_index on."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, target, items, ignore_index, dtype, *wanted):
+    def forward(ctx, input, weight, bias, target, items, *options):
         _, total, *grads = torch.ops.bigfast.linear_cross_entropy(
-            input, weight, bias, target, items.reciprocal(), ignore_index, dtype, *wanted
+            input, weight, bias, target, items.reciprocal(), *options
         )
+        wanted = options[-3:]
         ctx.save_for_backward(*(g if want else None for g, want in zip(grads, wanted)))
         return (total / items).float()
 
@@ -173,30 +189,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Usually one: then the gradients are there, and the largest of them is not copied.
         if torch.compiler.is_compiling() or dloss != 1.0:
             grads = tuple(None if g is None else g * dloss for g in grads)
-        return *grads, *(None,) * 7
+        return *grads, *(None,) * 9
 
 
 class _LinearCrossEntropyRows(torch.autograd.Function):
     """One loss per row."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, target, items, ignore_index, dtype, *wanted):
+    def forward(ctx, input, weight, bias, target, items, *options):
         losses, *_ = torch.ops.bigfast.linear_cross_entropy(
-            input, weight, bias, target, items, ignore_index, dtype, False, False, False
+            input, weight, bias, target, items, *options[:-3], False, False, False
         )
         ctx.save_for_backward(input, weight, bias, target)
-        ctx.arguments = ignore_index, dtype, *wanted
+        ctx.options = options
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dlosses):
-        input, weight, bias, target = ctx.saved_tensors
         _, _, *grads = torch.ops.bigfast.linear_cross_entropy(
-            input, weight, bias, target, dlosses.contiguous(), *ctx.arguments
+            *ctx.saved_tensors, dlosses.contiguous(), *ctx.options
         )
-        wanted = ctx.arguments[2:]
-        return *(g if want else None for g, want in zip(grads, wanted)), *(None,) * 7
+        wanted = ctx.options[-3:]
+        return *(g if want else None for g, want in zip(grads, wanted)), *(None,) * 9
 
 
 def _why_not_native(
@@ -259,6 +274,8 @@ def linear_cross_entropy(
     linear_bias: Tensor | None = None,
     reduction: str = "mean",
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     num_items: Tensor | int | None = None,
 ) -> Tensor:
     """cross_entropy(linear(input, linear_weight, linear_bias), target) without the logits.
@@ -274,6 +291,7 @@ def linear_cross_entropy(
         reduction: "mean" over the labelled rows (NaN where there is none), "sum", or "none" (whose
             backward computes the logits a second time).
         ignore_index: the label of rows that do not count.
+        label_smoothing, z_loss: as `bigfast.ops.cross_entropy`.
         num_items: the mean is over this many items instead: the labelled rows of a whole
             optimizer step, say, of which this call sees a part.
 
@@ -289,6 +307,7 @@ def linear_cross_entropy(
     device, bias = input.device.type, linear_bias
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     _check(input, linear_weight, target, bias, reduction, ignore_index, num_items, autocast)
+    check_terms(label_smoothing, z_loss)
     dtype = autocast or input.dtype
     name = registry.choose("linear_cross_entropy", device, input, linear_weight, bias, dtype)
     if name == "reference" or torch._C._are_functorch_transforms_active():
@@ -296,7 +315,8 @@ def linear_cross_entropy(
             check_labels(target, linear_weight.shape[0], ignore_index)
         return linear_cross_entropy_ref(
             input, linear_weight, target, linear_bias=bias, reduction=reduction,
-            ignore_index=ignore_index, num_items=num_items,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, z_loss=z_loss,
+            num_items=num_items,
         )  # fmt: skip
     wanted = (
         torch.is_grad_enabled() and t is not None and t.requires_grad
@@ -307,7 +327,8 @@ def linear_cross_entropy(
     try:
         loss = function.apply(
             input.reshape(-1, input.shape[-1]), linear_weight, bias, labels,
-            _items(labels, reduction, ignore_index, num_items), ignore_index, dtype, *wanted,
+            _items(labels, reduction, ignore_index, num_items), ignore_index, label_smoothing,
+            z_loss, dtype, *wanted,
         )  # fmt: skip
     except RuntimeError:  # the kernel met a label out of range: say which
         if can_read_labels(target):

@@ -12,8 +12,8 @@ void cross_entropy_fwd(const CrossEntropyForward& a) noexcept {
         return;
       }
       const Logits<X, false> row{static_cast<const X*>(a.input) + t * a.row_stride, nullptr};
-      const RowStats stats = row_stats(row, a.classes);
-      a.losses[t] = row_loss(row.one(a.target[t]), stats);
+      const RowStats stats = row_stats(row, a.classes, a.terms);
+      a.losses[t] = row_loss(row.one(a.target[t]), a.classes, stats, a.terms);
       a.max[t] = stats.max;
       a.sum[t] = stats.sum;
     });
@@ -30,8 +30,8 @@ void cross_entropy_bwd(const CrossEntropyBackward& a) noexcept {
         return;
       }
       const Logits<X, false> row{static_cast<const X*>(a.input) + t * a.row_stride, nullptr};
-      row_gradient(row, a.classes, a.target[t], {a.max[t], a.sum[t]}, a.dloss[t * a.dloss_step],
-                   dx);
+      row_gradient(row, a.classes, a.target[t], {a.max[t], a.sum[t]}, a.terms,
+                   a.dloss[t * a.dloss_step], dx);
     });
   });
 }

@@ -7,6 +7,12 @@
 
 namespace bigfast::cpu {
 
+// What is added to the plain loss; all 0: nothing.
+struct LossTerms {
+  double label_smoothing;  // in 0..1: that share of the target is spread over all classes
+  double z_loss;           // times lse^2
+};
+
 struct CrossEntropyForward {
   const void* input;      // (tokens, classes), dtype, rows row_stride apart
   const int64_t* target;  // (tokens); ignore_index, or in 0..classes-1
@@ -14,6 +20,7 @@ struct CrossEntropyForward {
   float* max;             // (tokens)
   float* sum;             // (tokens), of exp(x - max)
   int64_t tokens, classes, row_stride, ignore_index;
+  LossTerms terms;
   DType dtype;
 };
 
@@ -25,6 +32,7 @@ struct CrossEntropyBackward {
   const float* dloss;     // (tokens), or (1) for all where dloss_step is 0
   void* dinput;           // (tokens, classes), dtype, contiguous
   int64_t tokens, classes, row_stride, ignore_index, dloss_step;
+  LossTerms terms;
   DType dtype;
 };
 
@@ -36,6 +44,7 @@ struct LinearCrossEntropyChunk {
   float* losses;          // (tokens)
   float* dbias;           // (classes), added to; or null
   int64_t tokens, classes, scale_step;
+  LossTerms terms;
   DType dtype;
   bool gradient;
 };

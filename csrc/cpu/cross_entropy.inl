@@ -1,5 +1,7 @@
-// loss = log(sum_v exp(x_v)) - x_target;   dx_v = dloss (softmax(x)_v - [v = target])
+// lse = log(sum_v exp(x_v));   loss = lse - (1 - e) x_target - e mean(x) + z lse^2
+// dx_v = dloss ((1 + 2 z lse) softmax(x)_v - (1 - e) [v = target] - e / V)
 //
+// with label smoothing e and z-loss z, mostly 0.
 // A row is read from memory once for its maximum and its sum: block by block, each block twice
 // while it is in L1, and the sum so far is scaled down where a block raises the maximum. Maximum
 // and sum are kept apart: log(sum) + max, rounded, would cost large logits their probabilities.
@@ -18,6 +20,7 @@ constexpr int64_t kBlock = 2048;  // columns: 8 KB at most
 struct RowStats {
   float max = -kInfinity;
   float sum = 0.0f;
+  float total = 0.0f;  // of the logits themselves; for label smoothing
 };
 
 BIGFAST_INLINE float exp(float x) { return sum(first_lanes(exp(F(x)), 1)); }
@@ -66,7 +69,20 @@ BIGFAST_INLINE float block_sum(const Row& row, int64_t begin, int64_t end, float
 }
 
 template <class Row>
-RowStats row_stats(const Row& row, int64_t n) {
+BIGFAST_INLINE float block_total(const Row& row, int64_t begin, int64_t end) {
+  F s[2] = {F(0.0f), F(0.0f)};
+  int64_t i = begin;
+  for (; i + 2 * F::W <= end; i += 2 * F::W)
+    for (int k = 0; k < 2; ++k) s[k] = s[k] + row.at(i + k * F::W, Full{});
+  for (; i < end; i += F::W) {
+    const Part part{static_cast<int>(end - i < F::W ? end - i : F::W)};
+    s[0] = s[0] + only(row.at(i, part), part);
+  }
+  return sum(s[0] + s[1]);
+}
+
+template <class Row>
+RowStats row_stats(const Row& row, int64_t n, LossTerms terms) {
   RowStats stats;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     const int64_t end = begin + kBlock < n ? begin + kBlock : n;
@@ -76,23 +92,36 @@ RowStats row_stats(const Row& row, int64_t n) {
     if (max != stats.max) stats.sum *= exp(stats.max - shift);
     stats.max = max;
     stats.sum += block_sum(row, begin, end, shift);
+    if (terms.label_smoothing != 0.0f) stats.total += block_total(row, begin, end);
   }
   return stats;
 }
 
-BIGFAST_INLINE float row_loss(float at_target, RowStats stats) {
-  return __builtin_logf(stats.sum) - (at_target - stats.max);
+// What there is once per row is in fp64: it costs nothing beside the row.
+BIGFAST_INLINE float row_loss(float at_target, int64_t n, RowStats stats, LossTerms terms) {
+  const double log_sum = __builtin_log(stats.sum), lse = log_sum + stats.max;
+  double loss = log_sum - (static_cast<double>(at_target) - stats.max);
+  if (terms.label_smoothing != 0.0)
+    loss += terms.label_smoothing * (at_target - stats.total / static_cast<double>(n));
+  if (terms.z_loss != 0.0) loss += terms.z_loss * lse * lse;
+  return static_cast<float>(loss);
 }
 
 // out may be the row itself.
 template <class Row, class X>
 BIGFAST_INLINE void row_gradient(const Row& row, int64_t n, int64_t target, RowStats stats,
-                                 float dloss, X* out) {
-  const F factor(dloss / stats.sum), shift(stats.max);
-  const float at_target = exp(row.one(target) - stats.max) / stats.sum - 1.0f;
-  columns(n, [&](int64_t i, auto lanes)
-                 BIGFAST_LAMBDA { store(out + i, exp(row.at(i, lanes) - shift) * factor, lanes); });
-  store(out + target, F(at_target * dloss), Part{1});
+                                 LossTerms terms, float dloss, X* out) {
+  const double lse = __builtin_log(stats.sum) + stats.max;
+  const double growth = terms.z_loss == 0.0 ? 1.0 : 1.0 + 2.0 * terms.z_loss * lse;
+  const double spread = terms.label_smoothing / static_cast<double>(n);
+  const F factor(static_cast<float>(growth * dloss / stats.sum)), shift(stats.max);
+  const F offset(static_cast<float>(-spread * dloss));
+  const double p = static_cast<double>(exp(row.one(target) - stats.max)) / stats.sum;
+  const double at_target = growth * p - (1.0 - terms.label_smoothing + spread);
+  columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
+    store(out + i, fma(exp(row.at(i, lanes) - shift), factor, offset), lanes);
+  });
+  store(out + target, F(static_cast<float>(at_target * dloss)), Part{1});
 }
 
 // Enough rows that a task outweighs its start; the split depends on the shape alone.

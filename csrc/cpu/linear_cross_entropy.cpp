@@ -12,9 +12,10 @@ void chunk_rows(const LinearCrossEntropyChunk& a) {
   parallel_rows(a.tokens, a.classes, [&](int64_t t) {
     X* x = static_cast<X*>(a.logits) + t * a.classes;
     const Logits<X, kBias> row{x, a.bias};
-    const RowStats stats = row_stats(row, a.classes);
-    a.losses[t] = row_loss(row.one(a.target[t]), stats);
-    if (a.gradient) row_gradient(row, a.classes, a.target[t], stats, a.scale[t * a.scale_step], x);
+    const RowStats stats = row_stats(row, a.classes, a.terms);
+    a.losses[t] = row_loss(row.one(a.target[t]), a.classes, stats, a.terms);
+    if (a.gradient)
+      row_gradient(row, a.classes, a.target[t], stats, a.terms, a.scale[t * a.scale_step], x);
   });
 }
 

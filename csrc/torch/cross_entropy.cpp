@@ -13,7 +13,8 @@ void check_rows(const Tensor& input) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> cross_entropy_fwd(const Tensor input, const Tensor target,
-                                                     int64_t ignore_index, std::string reduction) {
+                                                     int64_t ignore_index, std::string reduction,
+                                                     double label_smoothing, double z_loss) {
   check_rows(input);
   const int64_t tokens = input.size(0), classes = input.size(1);
   const int64_t* labels = labels_of(target, tokens);
@@ -33,6 +34,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_fwd(const Tensor input, const T
   args.classes = classes;
   args.row_stride = input.stride(0);
   args.ignore_index = ignore_index;
+  args.terms = {label_smoothing, z_loss};
   args.dtype = dtype_of(input);
   cpu::cross_entropy_fwd(args);
   if (reduction == "none") return {losses, stats, count};
@@ -47,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_fwd(const Tensor input, const T
 
 Tensor cross_entropy_bwd(const Tensor dloss, const Tensor input, const Tensor target,
                          const Tensor stats, const Tensor count, int64_t ignore_index,
-                         std::string reduction) {
+                         std::string reduction, double label_smoothing, double z_loss) {
   check_rows(input);
   const int64_t tokens = input.size(0), classes = input.size(1);
   const int64_t* labels = labels_of(target, tokens);
@@ -64,6 +66,7 @@ Tensor cross_entropy_bwd(const Tensor dloss, const Tensor input, const Tensor ta
   args.classes = classes;
   args.row_stride = input.stride(0);
   args.ignore_index = ignore_index;
+  args.terms = {label_smoothing, z_loss};
   args.dtype = dtype_of(input);
   float scale;
   if (reduction == "none") {

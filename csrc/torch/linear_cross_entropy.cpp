@@ -6,7 +6,7 @@ namespace {
 
 void linear_cross_entropy_chunk_(Tensor logits, const OptTensor bias, const Tensor target,
                                  const Tensor scale, Tensor losses, Tensor total, OptTensor dbias,
-                                 bool gradient) {
+                                 bool gradient, double label_smoothing, double z_loss) {
   check_contiguous(logits, "logits");
   STD_TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be (T, V), V > 0");
   check_contiguous(total, "total");
@@ -26,6 +26,7 @@ void linear_cross_entropy_chunk_(Tensor logits, const OptTensor bias, const Tens
   args.tokens = tokens;
   args.classes = classes;
   args.dtype = dtype_of(logits);
+  args.terms = {label_smoothing, z_loss};
   args.gradient = gradient;
   cpu::linear_cross_entropy_chunk(args);
   double sum = *static_cast<double*>(data(total));

@@ -34,9 +34,22 @@ def test_equals_truth(implementation, shape, dtype, reduction):
     check_op(cross_entropy, cross_entropy_ref, input, target, reduction=reduction)
 
 
+TERMS = [{"label_smoothing": 0.1}, {"z_loss": 1e-2}, {"label_smoothing": 0.7, "z_loss": 0.3}]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_label_smoothing_and_z_loss(implementation, dtype, terms, reduction):
+    for shape in ((67, 131), (9, 5000), (3, 7)):
+        input, target = leaf(*shape, dtype=dtype, scale=3), labels(*shape)
+        check_op(cross_entropy, cross_entropy_ref, input, target, reduction=reduction, **terms)
+
+
 def test_equals_torch(implementation):
     input, target = leaf(33, 70), labels(33, 70)
-    for kwargs in ({}, {"reduction": "sum"}, {"reduction": "none"}, {"ignore_index": 3}):
+    smooth = {"label_smoothing": 0.2}
+    for kwargs in ({}, {"reduction": "sum"}, {"reduction": "none"}, smooth, {"ignore_index": 3}):
         if "ignore_index" in kwargs:
             target = target.clamp(min=0)
         ours = cross_entropy(input, target, **kwargs)
@@ -134,10 +147,10 @@ def test_autocast_casts_nothing():
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_opcheck(reduction):
     input, target = torch.randn(5, 24), labels(5, 24)
-    args = (input, target, -100, reduction)
+    args = (input, target, -100, reduction, 0.1, 1e-3)
     torch.library.opcheck(torch.ops.bigfast.cross_entropy_fwd.default, args)
     loss, stats, count = torch.ops.bigfast.cross_entropy_fwd(*args)
-    args = (torch.ones_like(loss), input, target, stats, count, -100, reduction)
+    args = (torch.ones_like(loss), input, target, stats, count, -100, reduction, 0.1, 1e-3)
     torch.library.opcheck(torch.ops.bigfast.cross_entropy_bwd.default, args)
 
 
@@ -152,7 +165,8 @@ def test_bad_label_in_a_compiled_function():
 def test_gradcheck_of_the_reference():
     input = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     target = labels(4, 5)
-    torch.autograd.gradcheck(lambda x: cross_entropy_ref(x, target), input)
+    for terms in ({}, *TERMS):
+        torch.autograd.gradcheck(lambda x: cross_entropy_ref(x, target, **terms), input)  # noqa: B023
 
 
 @pytest.mark.parametrize(
@@ -166,6 +180,8 @@ def test_gradcheck_of_the_reference():
         ({"target": torch.tensor([0, 3])}, ValueError, r"target .* got 3 in row 1"),
         ({"target": torch.tensor([-1, 0])}, ValueError, r"target .* got -1 in row 0"),
         ({"reduction": "max"}, ValueError, "reduction must be one of .* got 'max'"),
+        ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must lie in \[0, 1\], got 1.5"),
+        ({"z_loss": -1.0}, ValueError, "z_loss must not be negative, got -1.0"),
     ],
 )
 def test_bad_input(implementation, change, error, words):

@@ -14,7 +14,7 @@ from suite import (
     native,
 )
 
-from bigfast.ops import linear_cross_entropy, linear_cross_entropy_ref
+from bigfast.ops import cross_entropy_ref, linear_cross_entropy, linear_cross_entropy_ref
 
 MODULE = sys.modules["bigfast.ops.linear_cross_entropy"]  # its name is the function's, too
 DTYPES = [torch.float32, torch.bfloat16]
@@ -22,11 +22,11 @@ DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(1, 1, 1), (29, 13, 37), (67, 24, 131), (20, 33, 2100)]
 
 
-def plain(input, linear_weight, target, *, linear_bias=None, reduction="mean", ignore_index=-100):
+def plain(input, linear_weight, target, *, linear_bias=None, reduction="mean", **options):
     """What a torch user writes, with the loss in fp32."""
     logits = F.linear(input, linear_weight, linear_bias).float()
-    losses = F.cross_entropy(
-        logits.flatten(0, -2), target.flatten(), reduction=reduction, ignore_index=ignore_index
+    losses = cross_entropy_ref(
+        logits.flatten(0, -2), target.flatten(), reduction=reduction, **options
     )
     return losses.view(target.shape) if reduction == "none" else losses
 
@@ -73,6 +73,16 @@ def test_equals_truth(implementation, shape, dtype, reduction, bias):
     check_op(
         as_torch(linear_cross_entropy), as_torch(linear_cross_entropy_ref),
         *arguments(*shape, dtype=dtype), plain=as_torch(plain), reduction=reduction, **extra,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_label_smoothing_and_z_loss(implementation, small_chunks, dtype, reduction):
+    extra = {"label_smoothing": 0.2, "z_loss": 1e-2, "linear_bias": leaf(40, dtype=dtype)}
+    check_op(
+        as_torch(linear_cross_entropy), as_torch(linear_cross_entropy_ref),
+        *arguments(20, 8, 40, dtype=dtype), plain=as_torch(plain), reduction=reduction, **extra,
     )  # fmt: skip
 
 
@@ -242,7 +252,18 @@ def test_logits_never_exist_whole():
         patch.setattr(MODULE, "_CHUNK_ROWS", 128)
         with Watch():
             MODULE._run_chunks(
-                input, weight, None, target, torch.ones(()), -100, torch.float32, True, True, False
+                input,
+                weight,
+                None,
+                target,
+                torch.ones(()),
+                -100,
+                0.0,
+                0.0,
+                torch.float32,
+                True,
+                True,
+                False,
             )
     assert biggest <= 1 << 19 < 4096 * 500 * 4 // 8
 
@@ -282,12 +303,15 @@ def test_compiles_once_for_any_number_of_labels():
 @pytest.mark.parametrize("wanted", [(True, True, True), (False, False, False)])
 def test_opcheck(wanted):
     input, weight, target = (t.detach() for t in arguments(5, 8, 24))
-    args = (input, weight, torch.randn(24), target, torch.ones(5), -100, torch.bfloat16, *wanted)
+    args = (input, weight, torch.randn(24), target, torch.ones(5), -100, 0.1, 1e-3)
+    args = (*args, torch.bfloat16, *wanted)
     torch.library.opcheck(torch.ops.bigfast.linear_cross_entropy.default, args)
     logits, total = torch.randn(5, 24), torch.zeros((), dtype=torch.float64)
     dbias = torch.zeros(24) if wanted[0] else None
     args = (logits, None, target.clamp(min=0), torch.ones(1), torch.zeros(5), total, dbias)
-    torch.library.opcheck(torch.ops.bigfast.linear_cross_entropy_chunk_.default, (*args, wanted[0]))
+    torch.library.opcheck(
+        torch.ops.bigfast.linear_cross_entropy_chunk_.default, (*args, wanted[0], 0.1, 1e-3)
+    )
     args = (torch.zeros(9), torch.randn(9), torch.randn(9).bfloat16())
     torch.library.opcheck(torch.ops.bigfast.add_into_.default, args)
 

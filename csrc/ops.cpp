@@ -63,6 +63,8 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   // gate, up (T, N), unit last stride; y, dy (T, N).
   m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
   m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
+  m.def("geglu_fwd(Tensor gate, Tensor up, bool tanh) -> Tensor");
+  m.def("geglu_bwd(Tensor dy, Tensor gate, Tensor up, bool tanh) -> (Tensor dgate, Tensor dup)");
 
   // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or
   // int64 (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward.

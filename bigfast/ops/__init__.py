@@ -8,6 +8,7 @@ from .bias_gelu import bias_gelu, bias_gelu_ref
 from .cross_entropy import cross_entropy, cross_entropy_ref
 from .dropout import dropout_seed
 from .embedding import embedding, embedding_ref
+from .geglu import geglu, geglu_ref
 from .grad_norm import grad_norm, grad_norm_ref
 from .layer_norm import layer_norm, layer_norm_ref
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_ref
@@ -35,6 +36,8 @@ __all__ = [
     "dropout_seed",
     "embedding",
     "embedding_ref",
+    "geglu",
+    "geglu_ref",
     "grad_norm",
     "grad_norm_ref",
     "layer_norm",

@@ -19,6 +19,7 @@ from .attention_decode import attention_decode
 from .bias_gelu import bias_gelu
 from .cross_entropy import cross_entropy
 from .embedding import embedding
+from .geglu import geglu
 from .grad_norm import grad_norm
 from .layer_norm import layer_norm
 from .linear_cross_entropy import linear_cross_entropy
@@ -68,6 +69,7 @@ _CALLS: dict[str, Callable[[Make], object]] = {
     "bias_gelu": lambda make: bias_gelu(make(2, 8), make(8)),
     "cross_entropy": lambda make: cross_entropy(make(2, 8), _ids(make, 2)),
     "embedding": lambda make: embedding(_ids(make, 2, 3), make(5, 8)),
+    "geglu": lambda make: geglu(make(2, 8), make(2, 8)),
     "grad_norm": lambda make: grad_norm([make(4)]),
     "layer_norm": lambda make: layer_norm(make(2, 8), make(8), make(8)),
     "linear_cross_entropy": lambda make: linear_cross_entropy(

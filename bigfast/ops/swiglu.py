@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dtypes, registry
+from . import gated, registry
 from .library import register_fake
 
 
@@ -21,17 +21,11 @@ def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
     return (F.silu(gate.to(wide)) * up.to(wide)).to(gate.dtype)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """x (..., N) as (rows, N) with unit last stride: a view where x allows it."""
-    x = x.reshape(x.shape[:-1].numel(), x.shape[-1])
-    return x if x.stride(1) == 1 else x.contiguous()
-
-
 class _Swiglu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate, up):
         shape = gate.shape
-        gate, up = _rows(gate), _rows(up)
+        gate, up = gated.rows(gate), gated.rows(up)
         ctx.save_for_backward(gate, up)
         return torch.ops.bigfast.swiglu_fwd(gate, up).view(shape)
 
@@ -54,11 +48,7 @@ def _(dy, gate, up):
     return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
 
 
-def _why_not_native(gate: Tensor) -> str | None:
-    return dtypes.why_not_native(gate.dtype)
-
-
-registry.register("swiglu", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+registry.register("swiglu", cpu=(registry.cpp(gated.why_not_native), registry.REFERENCE))
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -75,19 +65,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     Autocast: no argument is cast, as in torch on the CPU.
     Raises ValueError or TypeError for shapes or dtypes that do not fit.
     """
-    _check(gate, up)
+    gated.check(gate, up)
     name = registry.choose("swiglu", gate.device.type, gate)
     if name == "reference" or torch._C._are_functorch_transforms_active():
         return swiglu_ref(gate, up)
     return _Swiglu.apply(gate, up)
-
-
-def _check(gate: Tensor, up: Tensor) -> None:
-    dtypes.check_float("gate", gate)
-    if up.dtype != gate.dtype:
-        raise TypeError(f"up must have gate's dtype {gate.dtype}, got {up.dtype}")
-    if gate.ndim == 0 or up.shape != gate.shape:
-        raise ValueError(
-            f"gate and up must have the same shape (..., N), got {tuple(gate.shape)} and "
-            f"{tuple(up.shape)}"
-        )

@@ -1,0 +1,76 @@
+"""The gated activation of ModernBERT and Gemma, in one pass.
+
+    y = gelu(gate) up,   gelu(g) = g Phi(g), or g sigmoid(2 sqrt(2/pi) (g + 0.044715 g^3)) for tanh
+
+Shazeer, "GLU Variants Improve Transformer" (2020). Kept for backward: gate and up; the rest is
+computed again. Elements are independent.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import gated, registry
+from .library import register_fake
+
+
+def geglu_ref(gate: Tensor, up: Tensor, *, approximate: str = "none") -> Tensor:
+    """`geglu` in plain torch: any device, any dtype, differentiable any number of times."""
+    wide = torch.promote_types(torch.float32, gate.dtype)
+    return (F.gelu(gate.to(wide), approximate=approximate) * up.to(wide)).to(gate.dtype)
+
+
+class _Geglu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, up, tanh):
+        shape = gate.shape
+        gate, up = gated.rows(gate), gated.rows(up)
+        ctx.save_for_backward(gate, up)
+        ctx.tanh = tanh
+        return torch.ops.bigfast.geglu_fwd(gate, up, tanh).view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        gate, up = ctx.saved_tensors
+        dy2d = dy.reshape(gate.shape).contiguous()
+        dgate, dup = torch.ops.bigfast.geglu_bwd(dy2d, gate, up, ctx.tanh)
+        return dgate.view(dy.shape), dup.view(dy.shape), None
+
+
+@register_fake("geglu_fwd")
+def _(gate, up, tanh):
+    return gate.new_empty(gate.shape)
+
+
+@register_fake("geglu_bwd")
+def _(dy, gate, up, tanh):
+    return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
+
+
+registry.register("geglu", cpu=(registry.cpp(gated.why_not_native), registry.REFERENCE))
+
+
+def geglu(gate: Tensor, up: Tensor, *, approximate: str = "none") -> Tensor:
+    """gelu(gate) * up.
+
+    Args:
+        gate: (..., N), fp32, bf16, fp16 or fp64. With unit last stride, rows may lie apart (gate
+            and up as the halves of one product): they are read in place.
+        up: like gate in shape and dtype; its strides may differ.
+        approximate: "none" (exact) or "tanh", as torch.nn.functional.gelu.
+
+    Returns:
+        (..., N) in gate's dtype, contiguous; computed in fp32.
+
+    Autocast: no argument is cast, as in torch on the CPU.
+    Raises ValueError or TypeError for shapes or dtypes that do not fit.
+    """
+    gated.check(gate, up)
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+    name = registry.choose("geglu", gate.device.type, gate)
+    if name == "reference" or torch._C._are_functorch_transforms_active():
+        return geglu_ref(gate, up, approximate=approximate)
+    return _Geglu.apply(gate, up, approximate == "tanh")

@@ -95,7 +95,7 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   m.def("pad(Tensor x, Tensor rows, SymInt padded) -> Tensor");
 
   // input (T, V), rows at any distance; target int64 (T) -> loss fp32 () or, for reduction "none",
-  // (T); stats fp32 (2, T), the maximum and the sum of exponentials of each labelled row; count
+  // (T); stats fp32 (2, T), shift and sum of exp(x - shift) of each labelled row; count
   // fp32 (), of labelled rows.
   m.def(
       "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction, "

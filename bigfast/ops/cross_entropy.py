@@ -7,9 +7,9 @@
 with label smoothing e (Szegedy et al., "Rethinking the Inception architecture", 2016) and z-loss z
 (Chowdhery et al., "PaLM", 2022), which keeps the logits' scale from drifting; both are 0 as a rule.
 
-Forward reads each labelled row once: maximum and sum of exponentials online, block by block
-(Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Kept for backward: the
-input, and each row's maximum and sum (fp32). Backward writes the gradient once. Rows are
+Forward reads each labelled row once: the sum of exponentials online, block by block (Milakov and
+Gimelshein, "Online normalizer calculation for softmax", 2018). Kept for backward: the input, and
+each row's sum and what was taken off its logits (fp32). Backward writes the gradient once. Rows are
 independent, and losses are added in the order of rows.
 """
 

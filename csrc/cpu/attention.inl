@@ -105,18 +105,9 @@ class Alibi {
   float slope_;
 };
 
-// 2^x for x <= 0 or hardly above. Probabilities that are rounded to bf16 need four terms (3e-6).
+// 2^x for x <= 0 or hardly above.
 BIGFAST_INLINE F exp2_score(F x, float) { return exp2(x); }
-BIGFAST_INLINE F exp2_score(F x, bf16) {
-  x = max(F(-160.0f), x);
-  const F n = round(x);
-  const F f = x - n;
-  F p = fma(F(9.5701e-3f), f, F(5.5917860e-2f));
-  p = fma(p, f, F(2.4024745e-1f));
-  p = fma(p, f, F(6.9312181e-1f));
-  p = fma(p, f, F(9.9999926e-1f));
-  return scale_by_power_of_2(p, n);
-}
+BIGFAST_INLINE F exp2_score(F x, bf16) { return exp2_coarse(x); }
 
 // e^(scale s - top), as a power of 2. Constants in fp32 would cost more than all the rest where
 // products are exact enough to show it: there both have a second part.

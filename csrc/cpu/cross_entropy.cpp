@@ -8,13 +8,13 @@ void cross_entropy_fwd(const CrossEntropyForward& a) noexcept {
     using X = decltype(tag);
     parallel_rows(a.tokens, a.classes, [&](int64_t t) {
       if (a.target[t] == a.ignore_index) {
-        a.losses[t] = a.max[t] = a.sum[t] = 0.0f;
+        a.losses[t] = a.shift[t] = a.sum[t] = 0.0f;
         return;
       }
       const Logits<X, false> row{static_cast<const X*>(a.input) + t * a.row_stride, nullptr};
       const RowStats stats = row_stats(row, a.classes, a.terms);
       a.losses[t] = row_loss(row.one(a.target[t]), a.classes, stats, a.terms);
-      a.max[t] = stats.max;
+      a.shift[t] = stats.shift;
       a.sum[t] = stats.sum;
     });
   });
@@ -30,7 +30,7 @@ void cross_entropy_bwd(const CrossEntropyBackward& a) noexcept {
         return;
       }
       const Logits<X, false> row{static_cast<const X*>(a.input) + t * a.row_stride, nullptr};
-      row_gradient(row, a.classes, a.target[t], {a.max[t], a.sum[t]}, a.terms,
+      row_gradient(row, a.classes, a.target[t], {a.shift[t], a.sum[t]}, a.terms,
                    a.dloss[t * a.dloss_step], dx);
     });
   });

@@ -16,9 +16,9 @@ struct LossTerms {
 struct CrossEntropyForward {
   const void* input;      // (tokens, classes), dtype, rows row_stride apart
   const int64_t* target;  // (tokens); ignore_index, or in 0..classes-1
-  float* losses;          // (tokens); 0 in ignored rows, like max and sum
-  float* max;             // (tokens)
-  float* sum;             // (tokens), of exp(x - max)
+  float* losses;          // (tokens); 0 in ignored rows, like shift and sum
+  float* shift;           // (tokens); hardly below the row's largest logit
+  float* sum;             // (tokens), of exp(x - shift)
   int64_t tokens, classes, row_stride, ignore_index;
   LossTerms terms;
   DType dtype;
@@ -27,7 +27,7 @@ struct CrossEntropyForward {
 struct CrossEntropyBackward {
   const void* input;      // as above
   const int64_t* target;  // as above
-  const float* max;       // as above
+  const float* shift;     // as above
   const float* sum;       // as above
   const float* dloss;     // (tokens), or (1) for all where dloss_step is 0
   void* dinput;           // (tokens, classes), dtype, contiguous

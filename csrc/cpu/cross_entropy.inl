@@ -2,9 +2,10 @@
 // dx_v = dloss ((1 + 2 z lse) softmax(x)_v - (1 - e) [v = target] - e / V)
 //
 // with label smoothing e and z-loss z, mostly 0.
-// A row is read from memory once for its maximum and its sum: block by block, each block twice
-// while it is in L1, and the sum so far is scaled down where a block raises the maximum. Maximum
-// and sum are kept apart: log(sum) + max, rounded, would cost large logits their probabilities.
+// A row is read once for its sum of exponentials, which are taken of x - shift. The shift is the
+// largest logit of the first block; a block with a logit far above it raises it, and is read again
+// while it is in L1. Shift and sum are kept apart: log(sum) + shift, rounded, would cost large
+// logits their probabilities.
 #pragma once
 
 #include "cpu/cross_entropy.h"
@@ -17,11 +18,20 @@ namespace {
 constexpr float kInfinity = __builtin_inff();
 constexpr int64_t kBlock = 2048;  // columns: 8 KB at most
 
+constexpr float kHeadroom = 20.0f;  // how far above the shift a logit may lie
+
 struct RowStats {
-  float max = -kInfinity;
+  float shift = -kInfinity;
   float sum = 0.0f;
   float total = 0.0f;  // of the logits themselves; for label smoothing
 };
+
+// e^x of a logit less its shift. The rounding of x log2(e) grows with -x, but e^x falls faster.
+constexpr float kLog2E = 1.44269504088896341f;
+BIGFAST_INLINE F exp_logit(F x) { return exp2(x * F(kLog2E)); }
+// The same for gradients that are stored as X.
+BIGFAST_INLINE F exp_gradient(F x, float) { return exp_logit(x); }
+BIGFAST_INLINE F exp_gradient(F x, bf16) { return exp2_coarse(x * F(kLog2E)); }
 
 BIGFAST_INLINE float exp(float x) { return sum(first_lanes(exp(F(x)), 1)); }
 
@@ -40,8 +50,8 @@ struct Logits {
 };
 
 template <class Row>
-BIGFAST_INLINE float block_max(const Row& row, int64_t begin, int64_t end, float start) {
-  F m[4] = {F(start), F(start), F(start), F(start)};
+BIGFAST_INLINE float block_max(const Row& row, int64_t begin, int64_t end) {
+  F m[4] = {F(-kInfinity), F(-kInfinity), F(-kInfinity), F(-kInfinity)};
   int64_t i = begin;
   for (; i + 4 * F::W <= end; i += 4 * F::W)
     for (int k = 0; k < 4; ++k) m[k] = max(m[k], row.at(i + k * F::W, Full{}));
@@ -54,18 +64,36 @@ BIGFAST_INLINE float block_max(const Row& row, int64_t begin, int64_t end, float
   return result;
 }
 
+struct BlockStats {
+  float max, sum;
+};
+
+// Chains of additions are kept short: a row may have one large term, and every small one that is
+// added to it by itself costs a rounding.
 template <class Row>
-BIGFAST_INLINE float block_sum(const Row& row, int64_t begin, int64_t end, float shift) {
-  F s[4] = {F(0.0f), F(0.0f), F(0.0f), F(0.0f)};
+BIGFAST_INLINE BlockStats block_stats(const Row& row, int64_t begin, int64_t end, float shift) {
+  constexpr int64_t kPart = 32 * F::W;
+  const F low(shift), zero(0.0f);
+  F total = zero, m[4] = {low, low, low, low};
   int64_t i = begin;
-  for (; i + 4 * F::W <= end; i += 4 * F::W)
-    for (int k = 0; k < 4; ++k) s[k] = s[k] + exp(row.at(i + k * F::W, Full{}) - F(shift));
-  for (; i + F::W <= end; i += F::W) s[0] = s[0] + exp(row.at(i, Full{}) - F(shift));
-  if (i < end) {
-    const Part part{static_cast<int>(end - i)};
-    s[1] = s[1] + only(exp(row.at(i, part) - F(shift)), part);
+  while (i + kPart <= end) {
+    F s[4] = {zero, zero, zero, zero};
+    for (const int64_t stop = i + kPart; i < stop; i += 4 * F::W)
+      for (int k = 0; k < 4; ++k) {
+        const F v = row.at(i + k * F::W, Full{});
+        m[k] = max(m[k], v);
+        s[k] = s[k] + exp_logit(v - low);
+      }
+    total = total + ((s[0] + s[1]) + (s[2] + s[3]));
   }
-  return sum((s[0] + s[1]) + (s[2] + s[3]));
+  F rest = zero;
+  for (; i < end; i += F::W) {
+    const Part part{static_cast<int>(end - i < F::W ? end - i : F::W)};
+    const F v = row.at(i, part);
+    m[0] = max(m[0], only(v - low, part) + low);
+    rest = rest + only(exp_logit(v - low), part);
+  }
+  return {max_lane(max(max(m[0], m[1]), max(m[2], m[3]))), sum(total + rest)};
 }
 
 template <class Row>
@@ -86,21 +114,25 @@ RowStats row_stats(const Row& row, int64_t n, LossTerms terms) {
   RowStats stats;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     const int64_t end = begin + kBlock < n ? begin + kBlock : n;
-    const float max = block_max(row, begin, end, stats.max);
+    if (terms.label_smoothing != 0.0) stats.total += block_total(row, begin, end);
+    if (stats.shift == -kInfinity) stats.shift = block_max(row, begin, end);
     // While all is -inf, nothing is to be taken off: -inf - -inf would be NaN.
-    const float shift = max == -kInfinity ? 0.0f : max;
-    if (max != stats.max) stats.sum *= exp(stats.max - shift);
-    stats.max = max;
-    stats.sum += block_sum(row, begin, end, shift);
-    if (terms.label_smoothing != 0.0f) stats.total += block_total(row, begin, end);
+    if (stats.shift == -kInfinity) continue;
+    BlockStats block = block_stats(row, begin, end, stats.shift);
+    if (block.max > stats.shift + kHeadroom) {
+      stats.sum *= exp(stats.shift - block.max);
+      stats.shift = block.max;
+      block = block_stats(row, begin, end, stats.shift);
+    }
+    stats.sum += block.sum;
   }
   return stats;
 }
 
 // What there is once per row is in fp64: it costs nothing beside the row.
 BIGFAST_INLINE float row_loss(float at_target, int64_t n, RowStats stats, LossTerms terms) {
-  const double log_sum = __builtin_log(stats.sum), lse = log_sum + stats.max;
-  double loss = log_sum - (static_cast<double>(at_target) - stats.max);
+  const double log_sum = __builtin_log(stats.sum), lse = log_sum + stats.shift;
+  double loss = log_sum - (static_cast<double>(at_target) - stats.shift);
   if (terms.label_smoothing != 0.0)
     loss += terms.label_smoothing * (at_target - stats.total / static_cast<double>(n));
   if (terms.z_loss != 0.0) loss += terms.z_loss * lse * lse;
@@ -111,15 +143,15 @@ BIGFAST_INLINE float row_loss(float at_target, int64_t n, RowStats stats, LossTe
 template <class Row, class X>
 BIGFAST_INLINE void row_gradient(const Row& row, int64_t n, int64_t target, RowStats stats,
                                  LossTerms terms, float dloss, X* out) {
-  const double lse = __builtin_log(stats.sum) + stats.max;
+  const double lse = __builtin_log(stats.sum) + stats.shift;
   const double growth = terms.z_loss == 0.0 ? 1.0 : 1.0 + 2.0 * terms.z_loss * lse;
   const double spread = terms.label_smoothing / static_cast<double>(n);
-  const F factor(static_cast<float>(growth * dloss / stats.sum)), shift(stats.max);
+  const F factor(static_cast<float>(growth * dloss / stats.sum)), shift(stats.shift);
   const F offset(static_cast<float>(-spread * dloss));
-  const double p = static_cast<double>(exp(row.one(target) - stats.max)) / stats.sum;
+  const double p = static_cast<double>(exp(row.one(target) - stats.shift)) / stats.sum;
   const double at_target = growth * p - (1.0 - terms.label_smoothing + spread);
   columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-    store(out + i, fma(exp(row.at(i, lanes) - shift), factor, offset), lanes);
+    store(out + i, fma(exp_gradient(row.at(i, lanes) - shift, X{}), factor, offset), lanes);
   });
   store(out + target, F(static_cast<float>(at_target * dloss)), Part{1});
 }

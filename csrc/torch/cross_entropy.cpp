@@ -28,8 +28,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_fwd(const Tensor input, const T
   args.input = data(input);
   args.target = labels;
   args.losses = static_cast<float*>(data(losses));
-  args.max = static_cast<float*>(data(stats));
-  args.sum = args.max + tokens;
+  args.shift = static_cast<float*>(data(stats));
+  args.sum = args.shift + tokens;
   args.tokens = tokens;
   args.classes = classes;
   args.row_stride = input.stride(0);
@@ -59,8 +59,8 @@ Tensor cross_entropy_bwd(const Tensor dloss, const Tensor input, const Tensor ta
   cpu::CrossEntropyBackward args{};
   args.input = data(input);
   args.target = labels;
-  args.max = floats_of(stats, 2 * tokens, "stats");
-  args.sum = args.max + tokens;
+  args.shift = floats_of(stats, 2 * tokens, "stats");
+  args.sum = args.shift + tokens;
   args.dinput = data(dinput);
   args.tokens = tokens;
   args.classes = classes;

@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import STEPS
 
 from bigfast.ops import registry
 from bigfast.ops.evidence import DTYPES, EVIDENCE, RUNGS, answers
 
 ROOT = Path(__file__).parents[2]
-NO_GRADIENT = {"adamw", "grad_norm"}
 
 
 def mark(op: str, rung: str) -> str:
     """What the test file of `op` must hold where `rung` is ticked."""
-    reference = ".double()" if op in NO_GRADIENT else "gradcheck"
+    truth = {"grad_norm": ".double()", **dict.fromkeys(STEPS, "check_step")}  # without gradient
+    reference = truth.get(op, "gradcheck")
     return {"reference": reference, "cpu": "implementation"}[rung]
 
 

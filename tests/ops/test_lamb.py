@@ -21,9 +21,10 @@ def test_step_and_scale(implementation, step, maximize):
         check_step(LAMB, state(LAMB), step=step, grad_scale=scale, maximize=maximize)
 
 
+@pytest.mark.parametrize("eps", [0.0, 1e-8])
 @pytest.mark.parametrize("size", [1, 4095, 4097, 32767, 32768, 32769, 98_305])
-def test_norms_over_runs_and_tasks(implementation, size):
-    check_step(LAMB, state(LAMB, shapes=[(size,), (3,)]))
+def test_norms_over_runs_and_tasks(implementation, size, eps):
+    check_step(LAMB, state(LAMB, shapes=[(size,), (3,)]), eps=eps)
 
 
 def test_a_tensor_moves_by_lr_times_its_norm(implementation):

@@ -10,11 +10,14 @@ from .dropout import dropout_seed
 from .embedding import embedding, embedding_ref
 from .geglu import geglu, geglu_ref
 from .grad_norm import grad_norm, grad_norm_ref
+from .lamb import lamb, lamb_ref
 from .layer_norm import layer_norm, layer_norm_ref
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_ref
+from .lion import lion, lion_ref
 from .registry import backend
 from .rms_norm import rms_norm, rms_norm_ref
 from .rotary import rotary, rotary_ref
+from .stable_adamw import stable_adamw, stable_adamw_ref
 from .swiglu import swiglu, swiglu_ref
 from .unpad import Packing, pack, pad, pad_ref, unpad, unpad_ref
 
@@ -40,10 +43,14 @@ __all__ = [
     "geglu_ref",
     "grad_norm",
     "grad_norm_ref",
+    "lamb",
+    "lamb_ref",
     "layer_norm",
     "layer_norm_ref",
     "linear_cross_entropy",
     "linear_cross_entropy_ref",
+    "lion",
+    "lion_ref",
     "pack",
     "pad",
     "pad_ref",
@@ -51,6 +58,8 @@ __all__ = [
     "rms_norm_ref",
     "rotary",
     "rotary_ref",
+    "stable_adamw",
+    "stable_adamw_ref",
     "swiglu",
     "swiglu_ref",
     "unpad",

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from . import registry
 from .library import bump_versions
-
-_NATIVE = (torch.float32, torch.bfloat16)
+from .multi_tensor import check, read, step_tensor, why_not_native, write
 
 
 @torch.no_grad()
@@ -37,24 +36,19 @@ def adamw_ref(
     step: Tensor | int,
     grad_scale: Tensor | None = None,
     maximize: bool = False,
+    seed: Tensor | None = None,
 ) -> None:
     """`adamw` in plain torch: any device, any dtype."""
     t = float(step)
     step_size, root = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
     for i, (param, grad, m, v) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs)):
-        p = (masters[i] if masters else param).to(m.dtype)
-        g = grad.to(m.dtype)
-        if grad_scale is not None:
-            g = g * grad_scale.reshape(()).to(m.dtype)
-        if maximize:
-            g = -g
+        master = masters[i] if masters else None
+        p, g = read(param, grad, master, m.dtype, grad_scale, maximize)
         m.lerp_(g, 1 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
         p = p * (1 - lr * weight_decay)
         p = p.addcdiv(m, (v.sqrt() / root).add_(eps), value=-step_size)
-        if masters:
-            masters[i].copy_(p)
-        param.copy_(p)
+        write(p, param, master, seed, i)
 
 
 def _torch_fused(
@@ -66,27 +60,18 @@ def _torch_fused(
     )  # fmt: skip
 
 
-def _why_not_native(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale) -> str | None:
-    for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs):
-        for t in (param, grad):
-            if t.dtype not in _NATIVE:
-                return f"serves float32 and bfloat16, not {t.dtype}"
-        if m.dtype != torch.float32 or v.dtype != torch.float32:
-            return f"exp_avgs and exp_avg_sqs must be float32, not {m.dtype} and {v.dtype}"
-        # Where all are dense and laid out alike the layout does not matter; this is the usual case.
-        if not (param.is_contiguous() and m.is_contiguous() and v.is_contiguous()):
-            return "a parameter or its state is not contiguous"
-    for master in masters or ():
-        if master.dtype != torch.float32 or not master.is_contiguous():
-            return "masters must be contiguous float32"
-    return None
+def _why_not_native(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
+    states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    return why_not_native(params, grads, states, masters)
 
 
-def _why_not_torch(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale) -> str | None:
+def _why_not_torch(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
     if masters:
         return "torch._fused_adamw_ has no master weights"
     if grad_scale is not None:
         return "torch._fused_adamw_ divides by its grad_scale and writes the gradients"
+    if seed is not None:
+        return "torch._fused_adamw_ rounds to nearest"
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs):
         if not (param.dtype == grad.dtype == m.dtype == v.dtype):
             return "torch._fused_adamw_ wants parameter, gradient and state of one dtype"
@@ -102,37 +87,6 @@ registry.register(
     ),
 )
 bump_versions("adamw_")
-
-
-def _check(params, grads, exp_avgs, exp_avg_sqs, masters, step, grad_scale) -> None:
-    lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    if masters:
-        lists["masters"] = masters
-    for name, tensors in lists.items():
-        if len(tensors) != len(params):
-            raise ValueError(
-                f"{name} must have one tensor per parameter ({len(params)}), got {len(tensors)}"
-            )
-        for i, (param, tensor) in enumerate(zip(params, tensors)):
-            if tensor.shape != param.shape:
-                raise ValueError(
-                    f"{name}[{i}] must have its parameter's shape {tuple(param.shape)}, "
-                    f"got {tuple(tensor.shape)}"
-                )
-            if tensor.layout != torch.strided:
-                raise ValueError(f"{name}[{i}] must be dense, got {tensor.layout}")
-    for i, param in enumerate(params):
-        if not param.is_floating_point():
-            raise TypeError(f"params[{i}] must be floating point, got {param.dtype}")
-    if isinstance(step, Tensor):
-        if step.numel() != 1:
-            raise ValueError(f"step must be one number, got shape {tuple(step.shape)}")
-    elif step < 1:
-        raise ValueError(f"step must be counted from 1, got {step}")
-    if grad_scale is not None and grad_scale.numel() != 1:
-        raise ValueError(
-            f"grad_scale must be one number, got a tensor of shape {tuple(grad_scale.shape)}"
-        )
 
 
 @torch.no_grad()
@@ -151,6 +105,7 @@ def adamw(
     step: Tensor | int,
     grad_scale: Tensor | None = None,
     maximize: bool = False,
+    seed: Tensor | None = None,
 ) -> None:
     """One AdamW step over many tensors, in place, with the numerics of torch.optim.AdamW.
 
@@ -165,26 +120,26 @@ def adamw(
         grad_scale: fp32 scalar tensor that the gradients are multiplied with as they are read
             (clipping, unscaling); the gradients themselves stay.
         maximize: climb instead of descending.
+        seed: int64 (1), another at each step: bf16 params are rounded stochastically, right on
+            average, as multi_tensor.py states. None: to nearest. Not with masters.
 
     The version counters of what is written go up, so that autograd notices.
     Raises ValueError or TypeError for lists, shapes or dtypes that do not fit.
     """
     params, grads = list(params), list(grads)
-    _check(params, grads, exp_avgs, exp_avg_sqs, masters, step, grad_scale)
+    lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    check(params, lists, masters, grad_scale, seed, step)
     if not params:
         return
-    name = registry.choose(
-        "adamw", params[0].device.type, params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale
-    )
+    tensors = (params, grads, exp_avgs, exp_avg_sqs, masters)
+    name = registry.choose("adamw", params[0].device.type, *tensors, grad_scale, seed)
     if name == "reference":
         adamw_ref(
-            params, grads, exp_avgs, exp_avg_sqs, masters, lr=lr, beta1=beta1, beta2=beta2,
-            eps=eps, weight_decay=weight_decay, step=step, grad_scale=grad_scale,
-            maximize=maximize,
+            *tensors, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
+            step=step, grad_scale=grad_scale, maximize=maximize, seed=seed,
         )  # fmt: skip
         return
-    if not isinstance(step, Tensor):
-        step = torch.tensor(float(step))
+    step = step_tensor(step)
     if name == "torch":
         _torch_fused(
             params, grads, list(exp_avgs), list(exp_avg_sqs), lr, beta1, beta2, eps, weight_decay,
@@ -193,5 +148,5 @@ def adamw(
         return
     torch.ops.bigfast.adamw_(
         params, [grad.contiguous() for grad in grads], list(exp_avgs), list(exp_avg_sqs),
-        list(masters or ()), step, grad_scale, lr, beta1, beta2, eps, weight_decay, maximize,
+        list(masters or ()), step, grad_scale, seed, lr, beta1, beta2, eps, weight_decay, maximize,
     )  # fmt: skip

@@ -7,6 +7,8 @@ A call with counter (word0, row, plane, 0) under a 64-bit key gives eight 16-bit
 - Norms, embedding, elementwise (row = token, plane = 0): word0 = col // 8, k = col % 8.
 - Attention (row = query, column = key, plane = sequence * heads + head):
   word0 = 4 (col // 32) + (col // 2) % 4, k = 2 ((col // 8) % 4) + col % 2.
+
+The optimizer steps round with the same generator (multi_tensor.py).
 """
 
 import torch
@@ -108,12 +110,16 @@ def dropout_seed(device: torch.device | str = "cpu") -> Tensor:
     return torch.ops.bigfast.dropout_seed(torch.empty(0, device=device))
 
 
+def check_seed(seed: Tensor) -> None:
+    if seed.dtype != torch.int64 or seed.numel() != 1:
+        raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
+
+
 def resolve_seed(dropout_p: float, seed: Tensor | None, device: torch.device) -> Tensor | None:
     """The seed that a call uses: None without dropout, the caller's, or a new one."""
     if dropout_p == 0.0:
         return None
     if seed is None:
         return dropout_seed(device)
-    if seed.dtype != torch.int64 or seed.numel() != 1:
-        raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
+    check_seed(seed)
     return seed

@@ -7,7 +7,7 @@ drawn from this table and from the registry. What has not run on a GPU is not ti
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +21,13 @@ from .cross_entropy import cross_entropy
 from .embedding import embedding
 from .geglu import geglu
 from .grad_norm import grad_norm
+from .lamb import lamb
 from .layer_norm import layer_norm
 from .linear_cross_entropy import linear_cross_entropy
+from .lion import lion
 from .rms_norm import rms_norm
 from .rotary import rotary
+from .stable_adamw import stable_adamw
 from .swiglu import swiglu
 from .unpad import pack, pad, unpad
 
@@ -56,12 +59,17 @@ def _packing(make: Make):
     return pack(_ids(make, 2, 3) + 1)
 
 
+_HYPER: dict[str, Any] = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}
+
+
+def _lists(make: Make, moments: int) -> list[Any]:
+    """params, grads, moments and masters of an optimizer step."""
+    masters = None if make(1).dtype == torch.float32 else [make(4).float()]
+    return [[make(4)], [make(4)], *([make(4).float()] for _ in range(moments)), masters]
+
+
 _CALLS: dict[str, Callable[[Make], object]] = {
-    "adamw": lambda make: adamw(
-        [make(4)], [make(4)], [make(4).float()], [make(4).float()],
-        [make(4).float()] if make(1).dtype != torch.float32 else None,
-        lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=1, grad_scale=None,
-    ),
+    "adamw": lambda make: adamw(*_lists(make, 2), **_HYPER, eps=1e-8, step=1),
     "attention": lambda make: attention(make(1, 4, 2, 64), make(1, 4, 2, 64), make(1, 4, 2, 64)),
     "attention_decode": lambda make: attention_decode(
         make(1, 1, 2, 64), make(1, 4, 2, 64), make(1, 4, 2, 64)
@@ -71,15 +79,18 @@ _CALLS: dict[str, Callable[[Make], object]] = {
     "embedding": lambda make: embedding(_ids(make, 2, 3), make(5, 8)),
     "geglu": lambda make: geglu(make(2, 8), make(2, 8)),
     "grad_norm": lambda make: grad_norm([make(4)]),
+    "lamb": lambda make: lamb(*_lists(make, 2), **_HYPER, eps=1e-8, step=1),
     "layer_norm": lambda make: layer_norm(make(2, 8), make(8), make(8)),
     "linear_cross_entropy": lambda make: linear_cross_entropy(
         make(2, 8), make(5, 8), _ids(make, 2)
     ),
+    "lion": lambda make: lion(*_lists(make, 1), **_HYPER),
     "pad": lambda make: pad(make(6, 8), _packing(make)),
     "rms_norm": lambda make: rms_norm(make(2, 8), make(8)),
     "rotary": lambda make: rotary(
         make(1, 4, 2, 8), make(1, 4, 2, 8), make(4, 4).float(), make(4, 4).float()
     ),
+    "stable_adamw": lambda make: stable_adamw(*_lists(make, 2), **_HYPER, eps=1e-8, step=1),
     "swiglu": lambda make: swiglu(make(2, 8), make(2, 8)),
     "unpad": lambda make: unpad(make(2, 3, 8), _packing(make)),
 }  # fmt: skip

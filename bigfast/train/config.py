@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from bigfast.train.optimizer import OPTIMIZERS
 from bigfast.train.precision import PARAMETER_DTYPE
 from bigfast.train.schedule import SHAPES
 
@@ -23,17 +24,18 @@ class TrainConfig:
     max_steps: int | None = None
     max_minutes: float | None = None  # training time; the last evaluation and save come on top
     gradient_accumulation_steps: int = 1  # micro-batches in one optimizer step
-    learning_rate: float = 5e-5
+    optim: str = "adamw"  # adamw | lamb | lion | stable_adamw
+    learning_rate: float = 5e-5  # for adamw; lion takes 3 to 10 times less
     weight_decay: float = 0.0  # on matrices alone: biases and norms are not decayed
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
+    adam_beta1: float = 0.9  # of every optimizer, as adam_beta2
+    adam_beta2: float = 0.999  # 0.99 in the papers of lion and stable_adamw
+    adam_epsilon: float = 1e-8  # of every optimizer but lion, which has none
     max_grad_norm: float = 1.0  # 0 turns clipping off
     lr_scheduler_type: str = "linear"  # linear | cosine | constant
     warmup_steps: int = 0
     warmup_ratio: float = 0.0  # share of the run; the alternative to warmup_steps
     min_lr_ratio: float = 0.0  # where the decay ends, as a share of learning_rate
-    precision: str = "fp32"  # fp32 | bf16-autocast | bf16-master
+    precision: str = "fp32"  # fp32 | bf16-autocast | bf16-master | bf16 (rounds stochastically)
     seed: int = 42
     logging_steps: int = 10
     eval_steps: int = 0  # 0: at the end only
@@ -49,6 +51,7 @@ class TrainConfig:
             "max_steps": (self.max_steps is None or self.max_steps > 0, "positive"),
             "max_minutes": (self.max_minutes is None or self.max_minutes > 0, "positive"),
             "gradient_accumulation_steps": (self.gradient_accumulation_steps > 0, "positive"),
+            "optim": (self.optim in OPTIMIZERS, f"one of {sorted(OPTIMIZERS)}"),
             "learning_rate": (self.learning_rate > 0 and finite(self.learning_rate), "positive"),
             "weight_decay": (self.weight_decay >= 0 and finite(self.weight_decay), "at least 0"),
             "adam_beta1": (0 <= self.adam_beta1 < 1, "in [0, 1)"),

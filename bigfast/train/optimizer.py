@@ -1,29 +1,46 @@
-"""The trainer's optimizer: AdamW, and the scale that clips the gradients inside its step."""
+"""The trainer's optimizer, and the scale that clips the gradients inside its step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from bigfast.optim import AdamW
-from bigfast.train.config import TrainConfig
+from bigfast.optim import LAMB, AdamW, FusedOptimizer, Lion, StableAdamW
+
+if TYPE_CHECKING:
+    from bigfast.train.config import TrainConfig
+
+OPTIMIZERS: dict[str, Callable[..., FusedOptimizer]] = {
+    "adamw": AdamW,
+    "lamb": LAMB,
+    "lion": Lion,
+    "stable_adamw": StableAdamW,
+}
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> AdamW:
-    """AdamW over `parameters`, with weight decay on those of two and more dimensions alone."""
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> FusedOptimizer:
+    """`config.optim` over `parameters`; weight decay, and LAMB's ratio, on those of two and more
+    dimensions alone."""
     parameters = list(parameters)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW(
+    options: dict[str, Any] = {}
+    if config.optim != "lion":
+        options["eps"] = config.adam_epsilon
+    if config.optim == "lamb":
+        groups[0]["always_adapt"] = True  # without weight decay, too
+    return OPTIMIZERS[config.optim](
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
-        eps=config.adam_epsilon,
         master_weights=config.precision == "bf16-master",
+        stochastic_rounding=config.precision == "bf16",
+        **options,
     )
 
 

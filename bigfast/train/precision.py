@@ -1,10 +1,11 @@
-"""The three precisions of training.
+"""The precisions of training.
 
     fp32             fp32 weights, fp32 products
     bf16-autocast    fp32 weights, torch.autocast casts them for each product
     bf16-master      bf16 weights and products; the optimizer keeps the fp32 master weights
+    bf16             bf16 weights and products; updates are rounded stochastically, without masters
 
-Gradients accumulate in fp32 in all three: eight bits of mantissa lose a small micro-batch's share
+Gradients accumulate in fp32 in all of them: eight bits of mantissa lose a small micro-batch's share
 of the sum (after 16 micro-batches the error is five times that of one). Where a step is one
 micro-batch, nothing accumulates, and bf16 weights have bf16 gradients: half the memory to write.
 """
@@ -21,6 +22,7 @@ PARAMETER_DTYPE = {
     "fp32": torch.float32,
     "bf16-autocast": torch.float32,
     "bf16-master": torch.bfloat16,
+    "bf16": torch.bfloat16,
 }
 
 

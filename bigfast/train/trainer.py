@@ -4,7 +4,7 @@ One optimizer step:
     micro-batches m = 1 ... gradient_accumulation_steps, fetched ahead by a thread
     counts = sum of the labelled items of each component over all of them
     for each m: loss_m = task.loss(model, m, counts); backward into fp32 gradients
-    norm = |gradients|;  AdamW with gradients * min(1, max_grad_norm / norm)
+    norm = |gradients|;  the optimizer with gradients * min(1, max_grad_norm / norm)
 
 The loss of the step is the sum of loss_m, the mean over all its labelled items: 8 micro-batches of
 1 train as 1 of 8 does. The losses and the norm come to the host together, once per step and before
@@ -313,11 +313,15 @@ class Trainer:
 
     def _resume(self, source: Path) -> None:
         saved = read_state(source)
-        if saved["config"]["precision"] != self.config.precision:
-            raise ValueError(
-                f"precision={self.config.precision!r} cannot continue {str(source)!r}, which was "
-                f"trained with {saved['config']['precision']!r}"
-            )
+        for name in ("precision", "optim"):
+            # A checkpoint from before there was the setting has its default.
+            before = saved["config"].get(name, getattr(TrainConfig, name))
+            now = getattr(self.config, name)
+            if now != before:
+                raise ValueError(
+                    f"{name}={now!r} cannot continue {str(source)!r}, which was trained with "
+                    f"{before!r}"
+                )
         load_tensors(source, model=self.model, parameters=self.parameters, optimizer=self.optimizer)
         for name in asdict(self.state):
             setattr(self.state, name, saved[name])

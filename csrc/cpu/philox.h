@@ -1,7 +1,7 @@
-// The dropout masks: Philox4x32 with 7 rounds (Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", 2011), counter (word0, row, plane, 0), 64-bit key. docs/architecture.md gives the
-// layout; the reference is bigfast/ops/dropout.py, and every implementation drops the same
-// elements.
+// Random numbers, for dropout masks and stochastic rounding: Philox4x32 with 7 rounds (Salmon et
+// al., "Parallel random numbers: as easy as 1, 2, 3", 2011), counter (word0, row, plane, 0), 64-bit
+// key. The references, which state the layouts, are bigfast/ops/dropout.py and multi_tensor.py
+// there; every implementation has the same numbers.
 #pragma once
 
 #include "cpu/vec.h"
@@ -71,6 +71,16 @@ inline void score_keep_bits(const Dropout& dropout, uint32_t plane, int64_t row,
            key, w);
     keep_bits_scores(w, dropout.threshold, bits + call);
   }
+}
+
+// Stochastic rounding: the numbers of elements begin .. begin + 8 U::W - 1 of tensor `plane`. begin
+// is a multiple of 8 U::W, so that word0 does not wrap within.
+inline void element_numbers(int64_t begin, uint32_t plane, uint64_t key, uint16_t* numbers) {
+  const uint64_t first = static_cast<uint64_t>(begin) / 8;
+  U w[4];
+  philox(U(static_cast<uint32_t>(first)) + call_order(), static_cast<uint32_t>(first >> 32), plane,
+         key, w);
+  store_in_order(w, numbers);
 }
 
 }  // namespace

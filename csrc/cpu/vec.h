@@ -61,6 +61,13 @@ BIGFAST_INLINE float to_float(bf16 v) {
   return f;
 }
 
+// v rounded to bf16 down or up by chance, for numbers uniform in 0..65535: right on average. NaN
+// and Inf stay.
+BIGFAST_INLINE F round_stochastically(F v, U numbers) {
+  const F rounded = from_bits((to_bits(v) + numbers) & U(0xffff0000u));
+  return less(abs(v), F(__builtin_inff()), rounded, v);
+}
+
 // 2^x, relative error below 1.4 2^-24; -inf gives 0, inf gives inf, NaN stays NaN (the second
 // operand of min and max). Cody and Waite: n = round(x), then for 2^(x - n) on [-1/2, 1/2] the
 // polynomial of degree 6 with the smallest relative error.

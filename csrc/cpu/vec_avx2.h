@@ -113,7 +113,13 @@ struct U {
 
 BIGFAST_INLINE U operator+(U a, U b) { return _mm256_add_epi32(a.v, b.v); }
 BIGFAST_INLINE U operator^(U a, U b) { return _mm256_xor_si256(a.v, b.v); }
+BIGFAST_INLINE U operator&(U a, U b) { return _mm256_and_si256(a.v, b.v); }
+BIGFAST_INLINE U to_bits(F a) { return _mm256_castps_si256(a.v); }
+BIGFAST_INLINE F from_bits(U a) { return _mm256_castsi256_ps(a.v); }
 BIGFAST_INLINE U load(const uint32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+BIGFAST_INLINE U load(const uint16_t* p) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+}
 BIGFAST_INLINE void store(uint32_t* p, U a) { _mm256_storeu_si256((__m256i*)p, a.v); }
 
 // The high and low words of a m.
@@ -125,22 +131,35 @@ BIGFAST_INLINE void multiply(U a, uint32_t m, U& high, U& low) {
   low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
 
-// Word q of call 2 i + b (i in 0..3, b in 0..1) lies in lane 4 b + i: then `keep_bits` has no lanes
+// Word q of call 2 i + b (i in 0..3, b in 0..1) lies in lane 4 b + i: then `in_order` has no lanes
 // to cross.
 BIGFAST_INLINE U call_order() { return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); }
 
-// One bit for each of the 8 x 8 numbers of 8 calls, in the order of columns: number >= threshold.
-BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
-  const __m256i limit = _mm256_set1_epi16(static_cast<short>(threshold));
+// The 8 x 8 numbers of 8 calls, in the order of columns.
+BIGFAST_INLINE void in_order(const U w[4], __m256i numbers[4]) {
   const __m256i low01 = _mm256_unpacklo_epi32(w[0].v, w[1].v);
   const __m256i low23 = _mm256_unpacklo_epi32(w[2].v, w[3].v);
   const __m256i high01 = _mm256_unpackhi_epi32(w[0].v, w[1].v);
   const __m256i high23 = _mm256_unpackhi_epi32(w[2].v, w[3].v);
-  const __m256i calls[4] = {
-      _mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
-      _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
+  numbers[0] = _mm256_unpacklo_epi64(low01, low23);
+  numbers[1] = _mm256_unpackhi_epi64(low01, low23);
+  numbers[2] = _mm256_unpacklo_epi64(high01, high23);
+  numbers[3] = _mm256_unpackhi_epi64(high01, high23);
+}
+
+BIGFAST_INLINE void store_in_order(const U w[4], uint16_t* numbers) {
+  __m256i ordered[4];
+  in_order(w, ordered);
+  for (int i = 0; i < 4; ++i) _mm256_storeu_si256((__m256i*)(numbers + 16 * i), ordered[i]);
+}
+
+// One bit for each number, in the order of columns: number >= threshold.
+BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
+  const __m256i limit = _mm256_set1_epi16(static_cast<short>(threshold));
+  __m256i numbers[4];
+  in_order(w, numbers);
   for (int i = 0; i < 4; ++i) {
-    const __m256i keep = _mm256_cmpeq_epi16(_mm256_max_epu16(calls[i], limit), calls[i]);
+    const __m256i keep = _mm256_cmpeq_epi16(_mm256_max_epu16(numbers[i], limit), numbers[i]);
     const __m128i bytes =
         _mm_packs_epi16(_mm256_castsi256_si128(keep), _mm256_extracti128_si256(keep, 1));
     const uint16_t mask = static_cast<uint16_t>(_mm_movemask_epi8(bytes));

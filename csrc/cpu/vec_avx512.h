@@ -84,7 +84,13 @@ struct U {
 
 BIGFAST_INLINE U operator+(U a, U b) { return _mm512_add_epi32(a.v, b.v); }
 BIGFAST_INLINE U operator^(U a, U b) { return _mm512_xor_si512(a.v, b.v); }
+BIGFAST_INLINE U operator&(U a, U b) { return _mm512_and_si512(a.v, b.v); }
+BIGFAST_INLINE U to_bits(F a) { return _mm512_castps_si512(a.v); }
+BIGFAST_INLINE F from_bits(U a) { return _mm512_castsi512_ps(a.v); }
 BIGFAST_INLINE U load(const uint32_t* p) { return _mm512_loadu_si512(p); }
+BIGFAST_INLINE U load(const uint16_t* p) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+}
 BIGFAST_INLINE void store(uint32_t* p, U a) { _mm512_storeu_si512(p, a.v); }
 
 // The high and low words of a m.
@@ -96,24 +102,37 @@ BIGFAST_INLINE void multiply(U a, uint32_t m, U& high, U& low) {
   low = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
 }
 
-// Word q of call 4 i + b (i, b in 0..3) lies in lane 4 b + i: then `keep_bits` has no lanes to
+// Word q of call 4 i + b (i, b in 0..3) lies in lane 4 b + i: then `in_order` has no lanes to
 // cross.
 BIGFAST_INLINE U call_order() {
   return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 
-// One bit for each of the 16 x 8 numbers of 16 calls, in the order of columns: number >= threshold.
-BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
-  const __m512i limit = _mm512_set1_epi16(static_cast<short>(threshold));
+// The 16 x 8 numbers of 16 calls, in the order of columns.
+BIGFAST_INLINE void in_order(const U w[4], __m512i numbers[4]) {
   const __m512i low01 = _mm512_unpacklo_epi32(w[0].v, w[1].v);
   const __m512i low23 = _mm512_unpacklo_epi32(w[2].v, w[3].v);
   const __m512i high01 = _mm512_unpackhi_epi32(w[0].v, w[1].v);
   const __m512i high23 = _mm512_unpackhi_epi32(w[2].v, w[3].v);
-  const __m512i calls[4] = {
-      _mm512_unpacklo_epi64(low01, low23), _mm512_unpackhi_epi64(low01, low23),
-      _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)};
+  numbers[0] = _mm512_unpacklo_epi64(low01, low23);
+  numbers[1] = _mm512_unpackhi_epi64(low01, low23);
+  numbers[2] = _mm512_unpacklo_epi64(high01, high23);
+  numbers[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
+BIGFAST_INLINE void store_in_order(const U w[4], uint16_t* numbers) {
+  __m512i ordered[4];
+  in_order(w, ordered);
+  for (int i = 0; i < 4; ++i) _mm512_storeu_si512(numbers + 32 * i, ordered[i]);
+}
+
+// One bit for each number, in the order of columns: number >= threshold.
+BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
+  const __m512i limit = _mm512_set1_epi16(static_cast<short>(threshold));
+  __m512i numbers[4];
+  in_order(w, numbers);
   for (int i = 0; i < 4; ++i) {
-    const __mmask32 mask = _mm512_cmpge_epu16_mask(calls[i], limit);
+    const __mmask32 mask = _mm512_cmpge_epu16_mask(numbers[i], limit);
     std::memcpy(bits + 4 * i, &mask, 4);
   }
 }

@@ -117,11 +117,15 @@ struct U {
 
 BIGFAST_INLINE U operator+(U a, U b) { return a.v + b.v; }
 BIGFAST_INLINE U operator^(U a, U b) { return a.v ^ b.v; }
+BIGFAST_INLINE U operator&(U a, U b) { return a.v & b.v; }
+BIGFAST_INLINE U to_bits(F a) { return (u32x4)a.v; }
+BIGFAST_INLINE F from_bits(U a) { return (f32x4)a.v; }
 BIGFAST_INLINE U load(const uint32_t* p) {
   U a;
   std::memcpy(&a.v, p, 16);
   return a;
 }
+BIGFAST_INLINE U load(const uint16_t* p) { return u32x4{p[0], p[1], p[2], p[3]}; }
 BIGFAST_INLINE void store(uint32_t* p, U a) { std::memcpy(p, &a.v, 16); }
 
 // The high and low words of a m.
@@ -135,7 +139,16 @@ BIGFAST_INLINE void multiply(U a, uint32_t m, U& high, U& low) {
 
 BIGFAST_INLINE U call_order() { return u32x4{0, 1, 2, 3}; }
 
-// One bit for each of the 4 x 8 numbers of 4 calls, in the order of columns: number >= threshold.
+// The 4 x 8 numbers of 4 calls, in the order of columns.
+BIGFAST_INLINE void store_in_order(const U w[4], uint16_t* numbers) {
+  for (int call = 0; call < 4; ++call)
+    for (int q = 0; q < 4; ++q) {
+      numbers[8 * call + 2 * q] = static_cast<uint16_t>(w[q].v[call]);
+      numbers[8 * call + 2 * q + 1] = static_cast<uint16_t>(w[q].v[call] >> 16);
+    }
+}
+
+// One bit for each number, in the order of columns: number >= threshold.
 BIGFAST_INLINE void keep_bits(const U w[4], int threshold, uint8_t* bits) {
   const uint32_t limit = static_cast<uint32_t>(threshold);
   for (int call = 0; call < 4; ++call) {

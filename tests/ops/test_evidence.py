@@ -4,17 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import STEPS
 
 from bigfast.ops import registry
 from bigfast.ops.evidence import DTYPES, EVIDENCE, RUNGS, answers
 
 ROOT = Path(__file__).parents[2]
-NO_GRADIENT = {"adamw", "attention_decode", "grad_norm"}
 
 
 def mark(op: str, rung: str) -> str:
     """What the test file of `op` must hold where `rung` is ticked."""
-    reference = ".double()" if op in NO_GRADIENT else "gradcheck"
+    # Without a gradient: what stands for fp64 truth in their tests.
+    truth = {"attention_decode": ".double()", "grad_norm": ".double()"}
+    truth |= dict.fromkeys(STEPS, "check_step")
+    reference = truth.get(op, "gradcheck")
     return {"reference": reference, "cpu": "implementation"}[rung]
 
 

@@ -14,6 +14,7 @@ from bigfast.train.schedule import lr_factor
         ("max_steps", 0),
         ("max_minutes", -1.0),
         ("gradient_accumulation_steps", 0),
+        ("optim", "sgd"),
         ("learning_rate", 0.0),
         ("learning_rate", math.nan),
         ("weight_decay", -0.1),

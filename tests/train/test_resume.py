@@ -51,10 +51,21 @@ def assert_same_bits(trainer, other):
             assert value.dtype == theirs[key].dtype and torch.equal(value, theirs[key]), key
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16-autocast", "bf16-master"])
-def test_resume_continues_bit_for_bit(run, tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "optim"),
+    [
+        ("fp32", "adamw"),
+        ("bf16-autocast", "lion"),
+        ("bf16-master", "adamw"),
+        ("bf16-master", "lamb"),
+        ("bf16", "adamw"),
+        ("bf16", "stable_adamw"),
+    ],
+)
+def test_resume_continues_bit_for_bit(run, tmp_path, precision, optim):
     settings = {
         "precision": precision,
+        "optim": optim,
         "max_steps": 12,
         "gradient_accumulation_steps": 2,
         "warmup_ratio": 0.25,
@@ -110,6 +121,8 @@ def test_resume_from_a_path(run, tmp_path):
         run("third", resume=str(tmp_path))
     with pytest.raises(ValueError, match="precision='bf16-master'"):
         run("second", resume=True, precision="bf16-master")
+    with pytest.raises(ValueError, match=r"optim='lion' cannot continue .* with 'adamw'"):
+        run("second", resume=True, optim="lion")
     with pytest.raises(ValueError, match="embedding"):
         run("second", resume=True, model=make_model(width=8))
 

@@ -11,7 +11,8 @@ from bigfast.train import TrainConfig, Trainer, extras, mfu
 from bigfast.train.loading import Prefetcher
 from bigfast.train.tracking import read_log
 
-PRECISIONS = ["fp32", "bf16-autocast", "bf16-master"]
+PRECISIONS = ["fp32", "bf16-autocast", "bf16-master", "bf16"]
+RATES = {"adamw": 1e-2, "lamb": 2e-2, "lion": 4e-3, "stable_adamw": 1e-2}
 
 
 def train_rows(result):
@@ -46,10 +47,36 @@ def test_every_precision_learns(run, precision):
     losses = [row["loss"] for row in train_rows(result)]
     assert sum(losses[-10:]) < 0.4 * sum(losses[:10])
     assert result.val["val_loss"] < 0.4 * losses[0]
-    dtype = torch.bfloat16 if precision == "bf16-master" else torch.float32
+    dtype = torch.bfloat16 if precision in ("bf16-master", "bf16") else torch.float32
+    kept = trainer.optimizer.state.values()
+    assert all(("master" in state) == (precision == "bf16-master") for state in kept)
     assert {p.dtype for p in trainer.model.parameters()} == {dtype}
     assert trainer.model.table.dtype == torch.float32
     assert {p.grad_dtype for p in trainer.model.parameters()} == {None}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optim", sorted(RATES))
+def test_every_optimizer_learns(run, optim, precision):
+    result, trainer = run(
+        max_steps=150,
+        task=ToyTask(rows=8),
+        optim=optim,
+        precision=precision,
+        learning_rate=RATES[optim],
+        lr_scheduler_type="cosine",
+    )
+    losses = [row["loss"] for row in train_rows(result)]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert type(trainer.optimizer).__name__.lower() == optim.replace("_", "")
+
+
+def test_lamb_adapts_matrices_alone_with_and_without_decay(run):
+    for weight_decay in (0.0, 0.1):
+        _, trainer = run(f"{weight_decay}", max_steps=1, optim="lamb", weight_decay=weight_decay)
+        matrices, others = trainer.optimizer.param_groups
+        assert matrices["always_adapt"] and {p.ndim for p in matrices["params"]} == {2}
+        assert not others["always_adapt"] and others["weight_decay"] == 0.0
 
 
 def test_gradients_accumulate_in_fp32(run, monkeypatch):

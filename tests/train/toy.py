@@ -2,70 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-import types
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 VOCABULARY, LENGTH = 23, 12
-
-
-class PlainAdamW(torch.optim.Optimizer):
-    """AdamW as its formulas, with the interface of bigfast.optim.AdamW."""
-
-    def __init__(self, params, lr, betas, eps, weight_decay=0.0, master_weights=False):
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
-        self.master_weights = master_weights
-
-    @torch.no_grad()
-    def step(self, closure=None, *, grad_scale=None):
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._step_one(p, group, grad_scale)
-
-    def _step_one(self, p, group, grad_scale):
-        state, (beta1, beta2) = self.state[p], group["betas"]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(p, dtype=torch.float32)
-            state["exp_avg_sq"] = torch.zeros_like(p, dtype=torch.float32)
-            if self.master_weights and p.dtype == torch.bfloat16:
-                state["master"] = p.detach().float()
-        assert p.grad.dtype == torch.float32
-        grad = p.grad if grad_scale is None else p.grad * grad_scale
-        weight = state.get("master", p)
-        state["step"] += 1
-        step = float(state["step"])
-        state["exp_avg"].lerp_(grad, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        denominator = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        weight.addcdiv_(state["exp_avg"] / (1 - beta1**step), denominator, value=-group["lr"])
-        if weight is not p:
-            p.copy_(weight)
-
-
-def grad_norm(grads):
-    return torch.stack([grad.float().norm() for grad in grads]).norm()
-
-
-def provide_optimizer() -> None:
-    """Stand-ins for bigfast.optim.AdamW and bigfast.ops.grad_norm until they are there."""
-    for package, part in (("bigfast.optim", PlainAdamW), ("bigfast.ops", grad_norm)):
-        if importlib.util.find_spec(package) is None:
-            sys.modules[package] = types.ModuleType(package)
-        module, name = importlib.import_module(package), part.__name__.removeprefix("Plain")
-        if not hasattr(module, name):
-            setattr(module, name, part)
-
-
-provide_optimizer()
 
 
 class ToyModel(nn.Module):

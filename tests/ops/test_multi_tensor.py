@@ -1,0 +1,263 @@
+"""What every optimizer step must do, and stochastic rounding."""
+
+import copy
+import math
+
+import pytest
+import torch
+from steps import BF16, FP32, STEPS, check_step, run, state
+from suite import native
+
+from bigfast.ops.multi_tensor import round_stochastically
+
+
+@pytest.fixture(params=sorted(STEPS))
+def op(request):
+    return STEPS[request.param]
+
+
+def seed(number=1234567890123456789):
+    return torch.tensor([number])
+
+
+def same(got, want):
+    return all(torch.equal(a, b) for x, y in zip(got, want) for a, b in zip(x or (), y or ()))
+
+
+def test_gradients_are_not_written(implementation, op):
+    lists = state(op)
+    before = copy.deepcopy(lists[1])
+    op.fn(*lists, **op.hyper, grad_scale=torch.tensor(0.5))
+    assert all(torch.equal(a, b) for a, b in zip(lists[1], before))
+
+
+def test_strides(implementation, op):
+    """Gradients that are not contiguous; the reference serves parameters that are not."""
+    lists = state(op, shapes=[(6, 4)])
+    lists[1][0] = torch.randn(4, 6).T
+    check_step(op, lists)
+
+
+def test_parameters_that_are_not_contiguous(op):
+    lists = [ts and [t.T for t in ts] for ts in state(op, shapes=[(6, 4)])]
+    check_step(op, lists)
+
+
+def test_extreme_values(implementation, op):
+    lists = state(op, shapes=[(9,)])
+    for moment in lists[2:-1]:
+        moment[0].zero_()
+    lists[1][0][:5] = torch.tensor([0.0, 1e-30, 1e18, -1e-18, 1e-12])
+    first = {"step": 1} if op.counts else {}
+    check_step(op, lists, **first)
+    lists[1][0][3] = torch.nan
+    params, _, m, *_ = run(op.fn, lists, **(op.hyper | first))
+    assert m[0].isnan().tolist() == [i == 3 for i in range(9)]
+    assert params[0].isnan().tolist() == [i == 3 and op is not STEPS["lion"] for i in range(9)]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_zero_gradients(implementation, op, weight_decay):
+    lists = state(op)
+    for tensors in lists[1:-1]:
+        for tensor in tensors:
+            tensor.zero_()
+    check_step(op, lists, weight_decay=weight_decay)
+    after = run(op.fn, lists, **(op.hyper | {"weight_decay": 0.0}))
+    assert all(torch.equal(p, q) for p, q in zip(after[0], lists[0]))
+
+
+def test_zero_parameters(implementation, op):
+    lists = state(op, shapes=[(3, 11, 13), (40_001,)])  # an update alone is compared: not of one
+    for param in lists[0]:
+        param.zero_()
+    check_step(op, lists)
+
+
+def test_nothing_to_do(implementation, op):
+    op.fn(*([] for _ in op.names), **op.hyper)
+
+
+def test_saved_tensors_are_guarded(implementation, op):
+    """Autograd notices that what it saved for backward has changed."""
+    for which in (i for i, name in enumerate(op.names) if name != "grads"):
+        lists = state(op, BF16, FP32, True, shapes=[(3, 3)])
+        saved = lists[which][0].requires_grad_()
+        loss = (saved * saved).sum()
+        op.fn(*lists, **op.hyper)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def raw(op, lists, grad_scale=None, seed=None):
+    """The native op and its arguments."""
+    *tensors, masters = lists
+    step = [torch.tensor(2.0)] if op.counts else []
+    numbers = [1e-3, 0.9, 0.99, *([1e-8] if op.counts else []), 0.01, False]
+    native_op = getattr(torch.ops.bigfast, f"{op.fn.__name__}_").default
+    return native_op, (*tensors, masters or [], *step, grad_scale, seed, *numbers)
+
+
+@native
+def test_raw_op_bumps_versions(op):
+    lists = state(op, shapes=[(3,), (4,)])
+    native_op, args = raw(op, lists)
+    native_op(*args)
+    versions = {name: [t._version for t in ts or ()] for name, ts in zip(op.names, lists)}
+    assert versions.pop("grads") == [0, 0] and versions.pop("masters") == []
+    assert all(version == [1, 1] for version in versions.values())
+
+
+@native
+def test_opcheck(op):
+    for dtype, master in ((FP32, False), (BF16, True), (BF16, False)):
+        lists = state(op, dtype, dtype, master, shapes=[(3,), (4, 5)])
+        native_op, args = raw(op, lists, torch.ones(1), None if master else seed())
+        torch.library.opcheck(native_op, args)
+
+
+@native
+def test_compiles(op):
+    step = {"step": torch.tensor(3.0)} if op.counts else {}
+    compiled = torch.compile(op.fn, fullgraph=True, backend="aot_eager")
+    for master, option in ((True, {}), (False, {"seed": seed()})):
+        lists = state(op, BF16, FP32, master, shapes=[(3,), (4, 5)])
+        kwargs = op.hyper | step | option
+        assert same(run(compiled, lists, **kwargs), run(op.fn, lists, **kwargs))
+
+
+@native
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_same_bits_again_and_with_two_threads(op, dtype):
+    lists, before, got = state(op, dtype, dtype), torch.get_num_threads(), []
+    kwargs = op.hyper | ({"seed": seed()} if dtype == BF16 else {})
+    try:
+        for threads in (1, 1, 2):
+            torch.set_num_threads(threads)
+            got.append(run(op.fn, lists, **kwargs))
+    finally:
+        torch.set_num_threads(before)
+    assert same(got[0], got[1]) and same(got[0], got[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"grads": []}, ValueError, "grads must have one tensor per parameter"),
+        ({"exp_avgs": [torch.zeros(3)]}, ValueError, r"exp_avgs\[0\] must have its parameter's"),
+        ({"masters": [torch.zeros(3)]}, ValueError, r"masters\[0\] must have its parameter's"),
+        ({"grads": [torch.zeros(2, 2).to_sparse()]}, ValueError, r"grads\[0\] must be dense"),
+        ({"params": [torch.zeros(2, 2).int()]}, TypeError, r"params\[0\] must be floating"),
+        ({"grad_scale": torch.ones(2)}, ValueError, "grad_scale must be one number"),
+        ({"step": 0}, ValueError, "step must be counted from 1, got 0"),
+        ({"step": torch.ones(2)}, ValueError, "step must be one number"),
+        ({"seed": torch.ones(1)}, ValueError, "seed must be one int64, got torch.float32"),
+        ({"seed": torch.tensor([1, 2])}, ValueError, "seed must be one int64"),
+        ({"seed": seed(), "masters": [torch.zeros(2, 2)]}, ValueError, "no use with masters"),
+        (
+            {"seed": seed(), "params": [torch.zeros(2, 2).half()]},
+            ValueError,
+            r"seed rounds bfloat16 parameters; params\[0\] is torch.float16",
+        ),
+    ],
+)
+def test_bad_input(implementation, op, change, error, words):
+    if "step" in change and not op.counts:
+        pytest.skip("takes no number of the step")
+    good = {name: [torch.zeros(2, 2)] for name in op.names if name != "masters"} | op.hyper
+    with pytest.raises(error, match=words):
+        op.fn(**(good | change))
+
+
+# -- stochastic rounding ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grad_dtype", [FP32, BF16])
+def test_rounds_what_the_fp32_step_computes(implementation, op, grad_dtype):
+    """Bit for bit: the fp32 step of the same numbers, rounded by the reference."""
+    lists = state(op, BF16, grad_dtype)
+    lists[1][-1][5:6] = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(FP32)  # the last NaN
+    lists[0][-1][7:10] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    exact = run(op.fn, [[p.float() for p in lists[0]], *lists[1:]], **op.hyper)
+    got = run(op.fn, lists, **op.hyper, seed=seed())
+    for i, (p, wide) in enumerate(zip(got[0], exact[0])):
+        want = round_stochastically(wide, seed(), i)
+        assert p.dtype == BF16 and torch.equal(p.isnan(), want.isnan())
+        assert torch.equal(p.nan_to_num(0.0), want.nan_to_num(0.0))
+    for name, moments, same_moments in zip(op.names[2:-1], got[2:-1], exact[2:-1]):
+        for a, b in zip(moments, same_moments):
+            assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "stable_adamw"])
+def test_same_bits_as_the_reference(implementation, name):
+    """Steps of plus and minus lr = 2^-12, which every implementation computes exactly."""
+    op = STEPS[name]
+    lists = state(op, BF16, BF16)
+    hyper = {"lr": 2**-12, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0}
+    kwargs = op.hyper | hyper | ({"eps": 0.0} if op.counts else {}) | {"seed": seed(-5)}
+    got, want = run(op.fn, lists, **kwargs), run(op.ref, lists, **kwargs)
+    assert same(got[:1], want[:1]) and not same(got[:1], lists[:1])
+
+
+def test_seed_leaves_fp32_parameters_alone(implementation, op):
+    lists = state(op)
+    assert same(run(op.fn, lists, **op.hyper, seed=seed()), run(op.fn, lists, **op.hyper))
+
+
+@pytest.mark.parametrize("share", [1 / 65536, 0.25, 0.6, 1 - 1 / 65536])
+def test_rounding_is_right_on_average(share):
+    """With N draws, Hoeffding: the mean is off by more than t with odds of 2 exp(-2 N t^2)."""
+    count, odds = 1 << 18, 1e-9
+    bits = (0x3F80 << 16) + round(65536 * share)  # between 1 and the next bf16, 1 + 2^-7
+    p = torch.full((count,), bits, dtype=torch.int32).view(FP32)
+    rounded = round_stochastically(p, seed(), 0).float()
+    assert set(rounded.unique().tolist()) <= {1.0, 1 + 2**-7}
+    ups = (rounded > 1).double()
+    bound = math.sqrt(math.log(2 / odds) / (2 * count))
+    assert abs(float(ups.mean()) - round(65536 * share) / 65536) <= bound
+    assert torch.equal(round_stochastically(-p, seed(), 0), -rounded.bfloat16())
+    if share == 0.25:  # steps and tensors agree as often as chance has it
+        for other in (round_stochastically(p, seed(2), 0), round_stochastically(p, seed(), 1)):
+            both = (ups * (other.float() > 1)).mean()
+            assert abs(float(both) - share * share) <= bound
+
+
+def test_rounding_keeps_what_is_exact_and_what_is_no_number():
+    p = torch.cat((torch.randn(1000).bfloat16().float(), torch.tensor([0.0, -0.0, torch.inf])))
+    assert torch.equal(round_stochastically(p, seed(), 0), p.bfloat16())
+    patterns = torch.tensor([0x7F800001, 0x7FFFFFFF, -1, 0x7FC00000], dtype=torch.int32)
+    assert round_stochastically(patterns.view(FP32), seed(), 0).isnan().all()
+
+
+def test_elements_far_apart_have_numbers_of_their_own():
+    """Group 2^32 + g is not group g: its row differs."""
+    from bigfast.ops.dropout import philox
+
+    groups = torch.tensor([3, 3 + (1 << 32)])
+    low, high = philox(groups & 0xFFFFFFFF, groups >> 32, torch.zeros_like(groups), seed())
+    assert not torch.equal(low, high)
+
+
+def test_small_steps_add_up(implementation, op):
+    """Updates below half a unit in the last place: lost to nearest, kept on average here."""
+    count, steps = 1 << 12, 64
+    hyper = op.hyper | {"lr": 2**-12, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0}
+    if op.counts:
+        hyper["eps"] = 0.0
+    ends = {}
+    for kind in ("nearest", "stochastic"):
+        lists = state(op, BF16, BF16, shapes=[(count,)])
+        lists[0][0].fill_(1.0)
+        lists[1][0].fill_(-1.0)
+        for step in range(steps):
+            now = {"step": step + 1} if op.counts else {}
+            chance = {"seed": seed(step)} if kind == "stochastic" else {}
+            op.fn(*lists, **(hyper | now | chance))
+        ends[kind] = lists[0][0].double()
+    assert (ends["nearest"] == 1).all()
+    # LAMB's steps are shares of what it has reached: (1 + lr)^steps.
+    want = (1 + 2**-12) ** steps if op is STEPS["lamb"] else 1 + steps * 2**-12
+    # Each step moves by 0 or 2^-7: `steps` independent draws of variance at most 2^-14 / 4.
+    deviation = math.sqrt(steps * 2**-14 / 4 / count)
+    assert abs(float(ends["stochastic"].mean()) - want) < 6 * deviation

@@ -105,10 +105,6 @@ class Alibi {
   float slope_;
 };
 
-// 2^x for x <= 0 or hardly above.
-BIGFAST_INLINE F exp2_score(F x, float) { return exp2(x); }
-BIGFAST_INLINE F exp2_score(F x, bf16) { return exp2_coarse(x); }
-
 // e^(scale s - top), as a power of 2. Constants in fp32 would cost more than all the rest where
 // products are exact enough to show it: there both have a second part.
 template <class E>
@@ -121,9 +117,9 @@ class Weight {
         offset_rest_(static_cast<float>(static_cast<float>(top) - top)) {}
 
   BIGFAST_INLINE F operator()(F s) const {
-    if constexpr (kGroup<E> == 2) return exp2_score(fma(s, factor_, offset_), E{});
+    if constexpr (kGroup<E> == 2) return exp2(fma(s, factor_, offset_), E{});
     s = max(F(kLowest), s);  // -inf times a negative rest would be inf
-    return exp2_score(fma(s, factor_, offset_) + fma(s, factor_rest_, offset_rest_), E{});
+    return exp2(fma(s, factor_, offset_) + fma(s, factor_rest_, offset_rest_), E{});
   }
 
  private:

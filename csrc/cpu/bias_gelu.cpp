@@ -24,7 +24,8 @@ void rows_fwd(const BiasGeluForward& a, const float* bias, int64_t begin, int64_
   }
 }
 
-template <class T, class Tanh>
+// Exact: the type that dbias needs to be exact for.
+template <class T, class Exact, class Tanh>
 void rows_bwd(const BiasGeluBackward& a, const float* bias, int64_t begin, int64_t end,
               float* dbias) {
   const int64_t n = a.features;
@@ -33,7 +34,7 @@ void rows_bwd(const BiasGeluBackward& a, const float* bias, int64_t begin, int64
     const T* x = static_cast<const T*>(a.x) + t * n;
     T* dx = static_cast<T*>(a.dx) + t * n;
     columns(n, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
-      const Gate g = gelu_gate<T>(load(x + i, lanes) + load(bias + i, lanes), Tanh{});
+      const Gate g = gelu_gate<Exact>(load(x + i, lanes) + load(bias + i, lanes), Tanh{});
       const F d = load(dy + i, lanes) * (g.c + g.slope);
       store(dx + i, d, lanes);
       store(dbias + i, load(dbias + i, lanes) + d, lanes);
@@ -73,7 +74,10 @@ void bias_gelu_bwd(const BiasGeluBackward& a) noexcept {
   dispatch_gelu(a.dtype, a.tanh, [&](auto x, auto tanh) {
     auto body = [&](int64_t task) {
       const int64_t begin = task * step, end = begin + step < a.tokens ? begin + step : a.tokens;
-      rows_bwd<decltype(x), decltype(tanh)>(a, bias, begin, end, partial + (task + 1) * n);
+      float* dbias = partial + (task + 1) * n;
+      dispatch(a.dbias ? a.bias_dtype : a.dtype, [&](auto exact) {
+        rows_bwd<decltype(x), decltype(exact), decltype(tanh)>(a, bias, begin, end, dbias);
+      });
     };
     parallel_tasks(tasks, body);
   });

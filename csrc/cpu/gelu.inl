@@ -19,7 +19,7 @@ struct Gate {
 // and Stegun 7.1.26. P and p are fitted: what they leave of Phi is 4e-9, and, in the tail, 1e-3 of
 // it; 4e-7 and 1e-2 where a result of bf16 asks for no more.
 BIGFAST_INLINE F scaled_tail(F a, float) {
-  const F t = F(1.0f) / fma(a, F(0.325f), F(1.0f));
+  const F t = reciprocal(fma(a, F(0.325f), F(1.0f)), float{});
   F p = F(0.0466360059f);
   p = fma(p, t, F(-0.235061257f));
   p = fma(p, t, F(0.377102278f));
@@ -31,7 +31,7 @@ BIGFAST_INLINE F scaled_tail(F a, float) {
 }
 
 BIGFAST_INLINE F scaled_tail(F a, bf16) {
-  const F t = F(1.0f) / fma(a, F(0.3375f), F(1.0f));
+  const F t = reciprocal(fma(a, F(0.3375f), F(1.0f)), bf16{});
   F p = F(-0.106473977f);
   p = fma(p, t, F(0.339502744f));
   p = fma(p, t, F(-0.0497930418f));
@@ -43,7 +43,7 @@ BIGFAST_INLINE F scaled_tail(F a, bf16) {
 // To the accuracy that a result of type T needs.
 template <class T>
 BIGFAST_INLINE Gate gelu_gate(F v, std::false_type) {
-  const F e = exp2(v * v * F(-0.72134752044f));  // e^(-v^2/2)
+  const F e = exp2(v * v * F(-0.72134752044f), T{});  // e^(-v^2/2)
   const F tail = e * scaled_tail(abs(v), T{});
   return {less(v, F(0.0f), tail, F(1.0f) - tail), v * F(0.3989422804f) * e};
 }
@@ -54,8 +54,8 @@ BIGFAST_INLINE Gate gelu_gate(F v, std::true_type) {
   const F square = min(F(1e4f), v * v);
   // e = e^(-2 |u|) by 2 sqrt(2/pi) (1 + 0.044715 v^2) log2(e). So tail = sigmoid(-2 |u|), and
   // c (1 - c) = tail once, without cancellation for either sign.
-  const F e = exp2(abs(v) * fma(square, F(-0.102943240f), F(-2.30220820f)));
-  const F once = F(1.0f) / (F(1.0f) + e), tail = e * once;
+  const F e = exp2(abs(v) * fma(square, F(-0.102943240f), F(-2.30220820f)), T{});
+  const F once = reciprocal(F(1.0f) + e, T{}), tail = e * once;
   const F du = fma(square, F(0.214064449f), F(1.59576912f));
   return {less(v, F(0.0f), tail, once), v * (tail * once) * du};
 }

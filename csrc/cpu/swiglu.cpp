@@ -4,8 +4,11 @@
 namespace bigfast::cpu::BIGFAST_ISA {
 namespace {
 
+template <class T>
 BIGFAST_INLINE Gate silu_gate(F g) {
-  const F s = F(1.0f) / (F(1.0f) + exp(F(0.0f) - g));
+  // Past 2^160 the exponent itself would overflow; inf is right there.
+  const F e = exp2(min(F(160.0f), g * F(-1.44269504088896341f)), T{});
+  const F s = reciprocal(F(1.0f) + e, T{});
   return {s, g * s * (F(1.0f) - s)};
 }
 
@@ -13,13 +16,15 @@ BIGFAST_INLINE Gate silu_gate(F g) {
 
 void swiglu_fwd(const GatedForward& a) noexcept {
   dispatch(a.dtype, [&](auto tag) {
-    gated_fwd<decltype(tag)>(a, [](F g) BIGFAST_LAMBDA { return silu_gate(g); });
+    using T = decltype(tag);
+    gated_fwd<T>(a, [](F g) BIGFAST_LAMBDA { return silu_gate<T>(g); });
   });
 }
 
 void swiglu_bwd(const GatedBackward& a) noexcept {
   dispatch(a.dtype, [&](auto tag) {
-    gated_bwd<decltype(tag)>(a, [](F g) BIGFAST_LAMBDA { return silu_gate(g); });
+    using T = decltype(tag);
+    gated_bwd<T>(a, [](F g) BIGFAST_LAMBDA { return silu_gate<T>(g); });
   });
 }
 

@@ -113,5 +113,12 @@ BIGFAST_INLINE F exp(F x) {
   return scale_by_power_of_2(p, n);
 }
 
+// The same functions, as exactly as a result that is stored as float or as bf16 needs them:
+// reciprocal_coarse is within 4e-4 of 1 / x, and 0 for inf.
+BIGFAST_INLINE F reciprocal(F x, float) { return F(1.0f) / x; }
+BIGFAST_INLINE F reciprocal(F x, bf16) { return reciprocal_coarse(x); }
+BIGFAST_INLINE F exp2(F x, float) { return exp2(x); }
+BIGFAST_INLINE F exp2(F x, bf16) { return exp2_coarse(x); }
+
 }  // namespace
 }  // namespace bigfast::cpu::BIGFAST_ISA

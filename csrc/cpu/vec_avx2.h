@@ -22,6 +22,7 @@ BIGFAST_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }  
 BIGFAST_INLINE F max(F a, F b) { return _mm256_max_ps(a.v, b.v); }  // b where one is NaN
 BIGFAST_INLINE F min(F a, F b) { return _mm256_min_ps(a.v, b.v); }
 BIGFAST_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a.v); }
+BIGFAST_INLINE F reciprocal_coarse(F a) { return _mm256_rcp_ps(a.v); }
 BIGFAST_INLINE F abs(F a) {
   return _mm256_and_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
 }

@@ -22,6 +22,7 @@ BIGFAST_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }  
 BIGFAST_INLINE F max(F a, F b) { return _mm512_max_ps(a.v, b.v); }  // b where one is NaN
 BIGFAST_INLINE F min(F a, F b) { return _mm512_min_ps(a.v, b.v); }
 BIGFAST_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a.v); }
+BIGFAST_INLINE F reciprocal_coarse(F a) { return _mm512_rcp14_ps(a.v); }
 BIGFAST_INLINE F abs(F a) { return _mm512_abs_ps(a.v); }
 BIGFAST_INLINE F round(F a) { return _mm512_roundscale_ps(a.v, 8); }
 BIGFAST_INLINE F less(F a, F b, F yes, F no) {  // a < b ? yes : no

@@ -28,6 +28,7 @@ BIGFAST_INLINE F min(F a, F b) { return a.v < b.v ? a.v : b.v; }
 BIGFAST_INLINE F sqrt(F a) {
   return f32x4{std::sqrt(a.v[0]), std::sqrt(a.v[1]), std::sqrt(a.v[2]), std::sqrt(a.v[3])};
 }
+BIGFAST_INLINE F reciprocal_coarse(F a) { return 1.0f / a.v; }
 BIGFAST_INLINE F abs(F a) { return (f32x4)((i32x4)a.v & 0x7fffffff); }
 BIGFAST_INLINE F less(F a, F b, F yes, F no) {  // a < b ? yes : no
   return a.v < b.v ? yes.v : no.v;

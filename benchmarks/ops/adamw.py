@@ -15,6 +15,7 @@ from bigfast.optim import AdamW
 from bigfast.tolerance import excess
 
 from ..case import Case
+from ..timing import Call
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 _LAYER = 4 * [(768, 768), (768,)] + [(3072, 768), (3072,), (768, 3072), (768,)] + 4 * [(768,)]
@@ -57,7 +58,7 @@ class StepCase(Case):
         if worst > 1:
             raise RuntimeError(f"adamw {self.dtype}: {worst:.2f} times the allowed error")
 
-    def _call(self, make: Make, direction: str) -> Callable[[], object]:
+    def _call(self, make: Make, direction: str) -> Call:
         return make(parameters(self.dtype, SHAPES)).step
 
 

@@ -57,9 +57,10 @@ def times_faster(row: Row) -> str:
 
 
 def cells(row: Row) -> list[str]:
-    """Implementation, time, rate, share of peak, memory, ratio."""
+    """Implementation, time, rate, share of peak, memory, ratio; or the reason that there is no
+    time."""
     if row["ms"] is None:
-        return [f"{row['implementation']}: {row.get('note', '')}", "", "", "", "", ""]
+        return [f"{row['implementation']}: {row.get('note', '')}"]
     peak = row.get("of_peak")
     return [
         row["implementation"],
@@ -87,7 +88,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     write = lambda text, style="": console.print(Text(text, style), soft_wrap=True)
     for op, rows in by_op.items():
         table = [cells(row) for row in rows]
-        widths = [max(len(line[i]) for line in [HEADER, *table]) for i in range(len(HEADER))]
+        timed = [HEADER, *(line for line in table if len(line) > 1)]
+        widths = [max(len(line[i]) for line in timed) for i in range(len(HEADER))]
         aligned = lambda line: "  ".join(
             cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths))  # noqa: B023

@@ -30,11 +30,12 @@ def keeping_graphs(kept: bool) -> AbstractContextManager:
     return config.patch(donated_buffer=False) if kept else nullcontext()
 
 
-def liger(name: str) -> Function | None:
-    """`liger_kernel.transformers.functional`'s function, where Liger is installed with a GPU."""
+def liger(name: str, call: Function) -> dict[str, Function]:
+    """{"liger": call(that function of Liger's, *arguments)}, where it is installed with a GPU."""
     if not torch.cuda.is_available() or find_spec("liger_kernel") is None:
-        return None
-    return getattr(import_module("liger_kernel.transformers.functional"), name, None)
+        return {}
+    function = getattr(import_module("liger_kernel.transformers.functional"), name)
+    return {"liger": lambda *arguments: call(function, *arguments)}
 
 
 def flash_attn() -> Function | None:

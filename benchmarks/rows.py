@@ -20,7 +20,7 @@ import torch
 
 from .machine import of_peak
 from .memory import peak_mb
-from .timing import Call, Times, graphed, interleave, ratio
+from .timing import Call, Times, graphed, interleave, ratio, summary
 
 KEY = ("op", "shape", "dtype", "direction", "implementation")
 Row = dict[str, Any]
@@ -41,11 +41,13 @@ def measure(
     seconds: float,
     least: int,
     replay: bool = False,
+    scale: Mapping[str, float] | None = None,
 ) -> list[Row]:
     """One row per call, timed in turns; a rival that raises gives a row that says why.
 
-    amount: bytes or FLOPs of one call, or of each.
+    amount: bytes or FLOPs of one call (scaled), or of each.
     replay: on a GPU, small calls are timed as CUDA graphs.
+    scale: what the times of a call are multiplied with, where calls do not do the same work.
     """
     notes = {name: reason(call) for name, call in calls.items() if isinstance(call, Exception)}
     running: dict[str, Call] = {}
@@ -61,6 +63,8 @@ def measure(
             notes[name] = reason(error)
     timed = graphed(running, device) if replay else running
     times = interleave(timed, seconds, least, device)
+    if scale is not None:
+        times = {name: summary([ms * scale[name] for ms in t.all]) for name, t in times.items()}
     memory = {name: peak_mb(call, device) for name, call in running.items()}
     ratios = compare(times)
     rows = []

@@ -1,4 +1,4 @@
-"""cross_entropy over BERT-base's and GPT-2's vocabulary, against torch's (which reads bf16 as it is).
+"""cross_entropy over BERT-base's and GPT-2's vocabulary, against torch's (which reads bf16, too).
 
 Bytes: forward reads the logits once; with backward they are read twice and written once.
 """

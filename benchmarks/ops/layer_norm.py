@@ -31,8 +31,8 @@ def eager(x, residual, weight, bias, dropout_p):
     return F.layer_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, bias, 1e-5)
 
 
-def with_liger(x, residual, weight, bias, dropout_p):
-    return liger("liger_layer_norm")(residual + F.dropout(x, dropout_p), weight, bias, 1e-5)
+def with_liger(function, x, residual, weight, bias, dropout_p):
+    return function(residual + F.dropout(x, dropout_p), weight, bias, 1e-5)
 
 
 def cases() -> Iterator[Case]:

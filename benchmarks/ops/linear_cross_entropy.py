@@ -32,8 +32,8 @@ def every_row(x, weight, bias, target, dropout_p):
     return F.cross_entropy(F.linear(x, weight, bias).to(_wide(x)), target)
 
 
-def with_liger(x, weight, bias, target, dropout_p):
-    return liger("liger_fused_linear_cross_entropy")(x, weight, target, bias)
+def with_liger(function, x, weight, bias, target, dropout_p):
+    return function(x, weight, target, bias)
 
 
 def _wide(x: torch.Tensor) -> torch.dtype:
@@ -43,8 +43,7 @@ def _wide(x: torch.Tensor) -> torch.dtype:
 def cases() -> Iterator[Case]:
     size, rows = MODELS["bert-base"], 1024
     rivals = {"torch, gathered": gathered, "torch": every_row}
-    if liger("liger_fused_linear_cross_entropy"):
-        rivals["liger"] = with_liger
+    rivals |= liger("liger_fused_linear_cross_entropy", with_liger)
     for dtype in (torch.bfloat16, torch.float32):
         for labelled in (round(0.15 * rows), rows):
             target = torch.full((rows,), -100)

@@ -23,8 +23,8 @@ def eager(x, residual, weight, dropout_p):
     return F.rms_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, 1e-6)
 
 
-def with_liger(x, residual, weight, dropout_p):
-    return liger("liger_rms_norm")(residual + F.dropout(x, dropout_p), weight, 1e-6)
+def with_liger(function, x, residual, weight, dropout_p):
+    return function(residual + F.dropout(x, dropout_p), weight, 1e-6)
 
 
 def cases() -> Iterator[Case]:

@@ -36,7 +36,7 @@ def cases() -> Iterator[Case]:
         elements = 8 * 128 * size.hidden * dtype.itemsize
         yield Case(
             op="rotary",
-            shape=f"modernbert-base: 8 x 128 x {heads} x {head_dim}, q and k (and one cat on both sides)",
+            shape=f"modernbert-base: 8 x 128 x {heads} x {head_dim}, q and k, and a cat",
             dtype=dtype,
             inputs=(head(), head(), angle.cos(), angle.sin()),
             ours=ours,

@@ -24,8 +24,8 @@ def eager(product, dropout_p):
     return F.silu(gate) * up
 
 
-def with_liger(product, dropout_p):
-    return liger("liger_swiglu")(*product.chunk(2, dim=-1))
+def with_liger(function, product, dropout_p):
+    return function(*product.chunk(2, dim=-1))
 
 
 def cases() -> Iterator[Case]:
@@ -39,7 +39,7 @@ def cases() -> Iterator[Case]:
                 dtype=dtype,
                 inputs=(torch.randn(tokens, 2 * inner).to(dtype).requires_grad_(),),
                 ours=ours,
-                rivals={"torch": eager} | ({"liger": with_liger} if liger("liger_swiglu") else {}),
+                rivals={"torch": eager} | liger("liger_swiglu", with_liger),
                 work={"forward": (3 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
                 compile=tokens == 1024,
                 intensity=8 / (3 * dtype.itemsize),

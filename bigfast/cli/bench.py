@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bigfast.cli.run import device as device_named
+from bigfast.cli.run import model_folder, model_values
 from bigfast.train.extras import require
 
 EXAMPLE = """\
@@ -59,7 +60,7 @@ def build() -> argparse.ArgumentParser:
         commands, "model", "Training steps and inference of a whole model, with the share of each "
         "op. Its weights are random.", MODEL_EXAMPLE,
     )  # fmt: skip
-    models = ", ".join(name for name in MODELS if name.startswith(("bert", "gpt2")))
+    models = ", ".join(name for name in MODELS if "modern" not in name)
     one.add_argument(
         "model", metavar="NAME|DIR",
         help=f"{models}, or a Hugging Face folder of a BERT or GPT-2, whose config.json is read",
@@ -75,7 +76,7 @@ def build() -> argparse.ArgumentParser:
 
 
 def _parser(commands: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:
-    options = {
+    options: dict[str, Any] = {
         "description": textwrap.fill(description, 80),
         "epilog": example,
         "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -135,9 +136,12 @@ def _measure(chosen: argparse.Namespace, place: torch.device, progress: Any) -> 
     require("transformers", purpose="bench model", extra="hf")
     from bigfast.benchmarks import models
 
-    plan = models.find(chosen.model, chosen.quick)
+    name, config = chosen.model, None
+    if Path(name).is_dir():
+        folder = model_folder(name)
+        config = models.read(model_values(folder), name)
     with report.progress(progress) as tell:
-        return models.measure(plan, place, chosen.quick, tell)
+        return models.measure(name, config or models.find(name), place, chosen.quick, tell)
 
 
 def _deliver(chosen: argparse.Namespace, result: dict[str, Any], console: Any) -> int:

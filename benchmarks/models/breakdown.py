@@ -1,6 +1,9 @@
 """Where the time of a step goes: torch's profiler, its ops sorted into a few kinds."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -28,13 +31,26 @@ def kind(op: str) -> str:
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHER)
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The profiler's library writes lines of its own to stderr, past Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def breakdown_ms(call: Call, total_ms: float, device: torch.device) -> dict[str, float]:
     """Milliseconds of each kind in `call`, as shares of the `total_ms` that it takes unprofiled;
     time outside of all ops is "other"."""
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as profiled:
+    with _silence(), profile(activities=activities) as profiled:
         call()
     spent = dict.fromkeys([*KINDS, OTHER], 0.0)
     for event in profiled.key_averages():

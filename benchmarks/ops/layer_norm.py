@@ -47,8 +47,7 @@ def cases() -> Iterator[Case]:
                 dtype=dtype,
                 inputs=tuple(leaf(*s) for s in 2 * [(tokens, features)] + 2 * [(features,)]),
                 ours=ours,
-                rivals={"torch": eager}
-                | ({"liger": with_liger} if liger("liger_layer_norm") else {}),
+                rivals={"torch": eager} | liger("liger_layer_norm", with_liger),
                 work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
                 dropout_p=dropout_p,
                 compile=dropout_p > 0,

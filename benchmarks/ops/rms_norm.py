@@ -39,8 +39,7 @@ def cases() -> Iterator[Case]:
                 dtype=dtype,
                 inputs=(leaf(tokens, features), leaf(tokens, features), leaf(features)),
                 ours=ours,
-                rivals={"torch": eager}
-                | ({"liger": with_liger} if liger("liger_rms_norm") else {}),
+                rivals={"torch": eager} | liger("liger_rms_norm", with_liger),
                 work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
                 dropout_p=0.1,
                 compile=tokens == 1024,

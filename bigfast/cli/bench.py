@@ -138,8 +138,8 @@ def _measure(chosen: argparse.Namespace, place: torch.device, progress: Any) -> 
 
     name, config = chosen.model, None
     if Path(name).is_dir():
-        folder = model_folder(name)
-        config = models.read(model_values(folder), name)
+        config = models.read(model_values(model_folder(name)), name)
+        name = Path(name).resolve().name
     with report.progress(progress) as tell:
         return models.measure(name, config or models.find(name), place, chosen.quick, tell)
 

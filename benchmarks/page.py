@@ -68,9 +68,8 @@ def _table(rows: list[Row]) -> str:
     lines, group = [], None
     for row in rows:
         if group != (group := (row["shape"], row["dtype"], row["direction"])):
-            lines.append(
-                f'<tr class="group"><td colspan="{len(HEADER)}">{escape(", ".join(group))}</td></tr>'
-            )
+            shape = escape(", ".join(group))
+            lines.append(f'<tr class="group"><td colspan="{len(HEADER)}">{shape}</td></tr>')
         kind = "lost" if lost(row) else "ours" if is_ours(row["implementation"]) else ""
         name, *others = map(escape, cells(row))
         wide = "" if others else f' colspan="{len(HEADER)}"'

@@ -177,8 +177,8 @@ def op_memory(result: dict[str, Any], dtype: str) -> bytes:
             ):
                 axes.barh(at, max(value, 0.1), 0.36, color=colour)
                 axes.annotate(
-                    f"{value:,.0f} {text}", (max(value, 0.1), at), (4, 0), va="center", fontsize=6.5,
-                    textcoords="offset points",
+                    f"{value:,.0f} {text}", (max(value, 0.1), at), (4, 0), va="center",
+                    fontsize=6.5, textcoords="offset points",
                 )  # fmt: skip
         axes.set_xscale("log")
         values = [max(mb, 0.1) for case in cases.values() for mb in case[:2]]

@@ -20,7 +20,7 @@ import torch
 
 from .machine import of_peak
 from .memory import peak_mb
-from .timing import Call, Times, graphed, interleave, ratio, summary
+from .timing import Call, Times, graphed, interleave, ratio, stopwatch, summary, warm_up
 
 KEY = ("op", "shape", "dtype", "direction", "implementation")
 Row = dict[str, Any]
@@ -51,18 +51,19 @@ def measure(
     """
     notes = {name: reason(call) for name, call in calls.items() if isinstance(call, Exception)}
     running: dict[str, Call] = {}
+    clock = stopwatch(device)
     for name, call in calls.items():
         if name in notes:
             continue
         try:
-            call()
+            warm_up(call, clock)
             running[name] = call
         except Exception as error:
             if is_ours(name):
                 raise
             notes[name] = reason(error)
     timed = graphed(running, device) if replay else running
-    times = interleave(timed, seconds, least, device)
+    times = interleave(timed, seconds, least, device, warm=timed is running)
     if scale is not None:
         times = {name: summary([ms * scale[name] for ms in t.all]) for name, t in times.items()}
     memory = {name: peak_mb(call, device) for name, call in running.items()}

@@ -48,7 +48,8 @@ def test_op(benchmark, made, direction, implementation, request):
     benchmark.extra_info.update({"amount": amount, "unit": unit})
     quick = request.config.getoption("--quick")
     with keeping_graphs(direction == "backward"):
-        calls = made.calls(direction, with_compiled=made.compile and not quick)
+        # Only where it is timed: compiling for every turn of the others would take minutes.
+        calls = made.calls(direction, with_compiled=implementation == "torch.compile")
         if isinstance(calls[implementation], Exception):
             pytest.skip(str(calls[implementation]).splitlines()[0])
         others = [c for n, c in calls.items() if n != implementation and callable(c)]

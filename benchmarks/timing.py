@@ -54,14 +54,24 @@ def stopwatch(device: torch.device = CPU) -> Callable[[Call], float]:
     return on_gpu
 
 
+def warm_up(call: Call, clock: Callable[[Call], float]) -> None:
+    if clock(call) < 1000:  # a call this long leaves nothing cold
+        clock(call)
+
+
 def interleave(
-    calls: dict[str, Call], seconds: float = 1.0, least: int = 7, device: torch.device = CPU
+    calls: dict[str, Call],
+    seconds: float = 1.0,
+    least: int = 7,
+    device: torch.device = CPU,
+    warm: bool = False,
 ) -> dict[str, Times]:
-    """Time each call in turn for about `seconds`, at least `least` rounds, after a warm-up."""
+    """Time each call in turn for about `seconds`, at least `least` rounds, after a warm-up of those
+    that are not `warm`."""
     clock = stopwatch(device)
-    for call in calls.values():
-        if clock(call) < 1000:  # a call this long leaves nothing cold
-            clock(call)
+    if not warm:
+        for call in calls.values():
+            warm_up(call, clock)
     raw: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     while len(next(iter(raw.values()))) < least or time.perf_counter() - start < seconds:

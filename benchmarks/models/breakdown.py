@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ..timing import Call
@@ -54,6 +55,8 @@ def breakdown_ms(call: Call, total_ms: float, device: torch.device) -> dict[str,
         call()
     spent = dict.fromkeys([*KINDS, OTHER], 0.0)
     for event in profiled.key_averages():
+        if event.device_type != DeviceType.CPU:  # a kernel: its op has its time
+            continue
         own = event.self_cpu_time_total
         if device.type == "cuda":
             own = event.self_device_time_total

@@ -79,6 +79,19 @@ def fill(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
+def pictures(with_ops: bool) -> str:
+    """Those that there are, for README."""
+    captions = {"bench/bert-base_breakdown.png": "Where the time of the step goes"}
+    if with_ops:
+        captions = {"ops.png": "Ops against the fastest rival ([all](docs/ops.md))"} | captions
+        captions["bench/roofline.png"] = "Ops under this machine's roof"
+    return "\n\n".join(
+        f"{caption}:\n\n![{caption.split(' (')[0]}](docs/{name})"
+        for name, caption in captions.items()
+        if (DOCS / name).exists()
+    )
+
+
 def main() -> None:
     results = {path.stem: load(path) for path in sorted(RESULTS.glob("*.json"))}
     page.write(list(results.values()), DOCS / "bench")
@@ -89,8 +102,10 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "steps", "\n\n".join(map(step_table, models)))
     text = fill(text, "machine", sentence(bert["machine"]))
+    text = fill(text, "pictures", pictures("ops" in results))
     readme.write_text(fill(text, "ops", info.markdown(*info.table())))
     if "ops" in results:
+        (DOCS / "ops.png").write_bytes(plots.speedups(results["ops"], "bfloat16", brief=True))
         (DOCS / "ops.md").write_text(
             "# Every op against its fastest rival\n\n"
             "How many times faster, which rival, and the share of the measured copy bandwidth or "

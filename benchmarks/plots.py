@@ -74,9 +74,13 @@ def _label(row: Row) -> str:
     return f"{row['op']}  {row['shape']}"
 
 
-def speedups(result: dict[str, Any], dtype: str) -> bytes:
-    """A bar per case and direction: times as fast as the fastest rival, with the interval."""
+def speedups(result: dict[str, Any], dtype: str, brief: bool = False) -> bytes:
+    """A bar per case and direction: times as fast as the fastest rival, with the interval; `brief`:
+    of each op the first case."""
     rows = [row for row in _ours(result, dtype) if row["ratio"]]
+    if brief:
+        first = {row["op"]: row["shape"] for row in reversed(rows)}
+        rows = [row for row in rows if row["shape"] == first[row["op"]]]
     labels = list(dict.fromkeys(map(_label, rows)))
     if not labels:
         return b""
@@ -85,10 +89,10 @@ def speedups(result: dict[str, Any], dtype: str) -> bytes:
         highest = max(row["ratio"][2] for row in rows)
         for y, label in enumerate(labels):
             group = [row for row in rows if _label(row) == label]
-            height = 0.8 / len(group)
+            height = 0.8 / 3
             for i, row in enumerate(group):
                 middle, low, high = row["ratio"]
-                at = y - 0.4 + height * (i + 0.5)
+                at = y + height * (i - (len(group) - 1) / 2)
                 colour = LOSS if middle < 1 else DIRECTIONS.get(row["direction"], OURS)
                 spread = [[max(middle - low, 0)], [max(high - middle, 0)]]
                 axes.barh(
@@ -96,7 +100,7 @@ def speedups(result: dict[str, Any], dtype: str) -> bytes:
                     error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
                 )  # fmt: skip
                 axes.annotate(
-                    f"{middle:.1f}x {row['direction']}", (max(high, 1), at), (4, 0),
+                    f"{middle:.2g}x {row['direction']}", (max(high, 1), at), (4, 0),
                     textcoords="offset points", va="center", fontsize=6.5,
                 )  # fmt: skip
         axes.set_xscale("log")
@@ -172,7 +176,7 @@ def op_memory(result: dict[str, Any], dtype: str) -> bytes:
     def plot(axes: Axes) -> None:
         for y, (ours, least, name) in enumerate(cases.values()):
             for at, value, colour, text in (
-                (y - 0.2, ours, LOSS if ours > 1.02 * least else OURS, "bigfast"),
+                (y - 0.2, ours, LOSS if ours > 1.1 * least + 1 else OURS, "bigfast"),
                 (y + 0.2, least, RIVAL, name),
             ):
                 axes.barh(at, max(value, 0.1), 0.36, color=colour)

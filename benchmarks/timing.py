@@ -26,7 +26,7 @@ class Times(NamedTuple):
 
 
 def summary(times: list[float]) -> Times:
-    fifths = quantiles(times, n=5) if len(times) > 1 else times
+    fifths = quantiles(times, n=5, method="inclusive") if len(times) > 1 else times
     return Times(median(times), fifths[0], fifths[-1], times)
 
 

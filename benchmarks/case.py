@@ -92,7 +92,7 @@ class Case:
             cotangent = drawn.bfloat16().to(out)
         return [out, *torch.autograd.grad(out, leaves, cotangent)]
 
-    def rows(self, device: torch.device, peaks: dict[str, float], quick: bool) -> Iterator[Row]:
+    def rows(self, device: torch.device, quick: bool) -> Iterator[Row]:
         """One row per direction and implementation; of a wrong kernel, one that says so."""
         head = {
             "op": self.op, "shape": self.shape, "dtype": str(self.dtype).removeprefix("torch."),
@@ -110,7 +110,7 @@ class Case:
             with keeping_graphs(direction == "backward"):
                 calls = self.calls(direction, with_compiled=self.compile and not quick)
                 rows = measure(
-                    head | {"direction": direction}, calls, amount=amount, unit=unit, peaks=peaks,
+                    head | {"direction": direction}, calls, amount=amount, unit=unit,
                     device=device, least=3 if quick else 5,
                     seconds=self.seconds * (0.2 if quick else 1),
                     # autograd runs a backward on its forward's stream, where nothing is captured

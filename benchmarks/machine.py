@@ -2,9 +2,11 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +45,7 @@ def peaks(device: torch.device = CPU) -> dict[str, float]:
     }
 
 
-def of_peak(rate: float, unit: str, dtype: str, measured: dict[str, float]) -> float | None:
+def of_peak(rate: float, unit: str, dtype: str, measured: Mapping[str, float]) -> float | None:
     """`rate` as a share of this machine's: bytes of the copy, FLOPs of the dtype's product."""
     key = "copy_GB_s" if unit == "GB/s" else f"{dtype}_TFLOP_s"
     return rate / measured[key] if measured.get(key) else None
@@ -79,19 +81,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(device: torch.device = CPU) -> dict[str, object]:
-    """Machine, versions, commit and measured peaks, for the head of a result."""
+def describe(device: torch.device, before: Mapping[str, float]) -> dict[str, Any]:
+    """Machine, versions, commit and measured peaks, for the head of a result.
+
+    before: the peaks when the run began. They are measured again, and the higher ones count: other
+    work on the machine can only lower them.
+    """
     from bigfast.ops import library
 
+    after = peaks(device)
     where: dict[str, object] = {"cpu": _cpu_name(), "threads": torch.get_num_threads()}
     if device.type == "cuda":
         where = {"gpu": torch.cuda.get_device_name(device), **where}
     else:
         where["isa"] = library.cpu_isa()
     return {
-        "device": device.type, **where, "peaks": peaks(device), "versions": versions(),
+        "device": device.type,
+        **where,
+        "peaks": {name: max(after[name], before[name]) for name in after},
+        "versions": versions(),
         "commit": commit(),
-    }  # fmt: skip
+    }
 
 
 def sentence(machine: dict) -> str:

@@ -12,7 +12,7 @@ A row is one implementation of one op or model, at one shape, dtype and directio
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,18 @@ def measure(
     head: Row,
     calls: Mapping[str, Call | Exception],
     *,
-    amount: Mapping[str, float] | float,
+    amount: float,
     unit: str,
-    peaks: Mapping[str, float],
     device: torch.device,
     seconds: float,
     least: int,
     replay: bool = False,
     scale: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """One row per call, timed in turns; a rival that raises gives a row that says why.
+    """One row per call, timed in turns; a rival that raises gives a row that says why. The share
+    of the peak comes at the end of a run, by `add_shares`.
 
-    amount: bytes or FLOPs of one call (scaled), or of each.
+    amount: bytes or FLOPs of one call, as scaled.
     replay: on a GPU, small calls are timed as CUDA graphs.
     scale: what the times of a call are multiplied with, where calls do not do the same work.
     """
@@ -75,9 +75,7 @@ def measure(
             rows.append(row | {"ms": None, "note": notes[name]})
             continue
         t = times[name]
-        work = amount[name] if isinstance(amount, Mapping) else amount
-        rate = work / t.median / (1e6 if unit == "GB/s" else 1e9)
-        share = of_peak(rate, unit, head["dtype"], dict(peaks))
+        rate = amount / t.median / (1e6 if unit == "GB/s" else 1e9)
         against, faster = ratios.get(name, (None, None))
         rows.append(
             row
@@ -88,13 +86,21 @@ def measure(
                 "rounds": len(t.all),
                 "rate": _short(rate),
                 "unit": unit,
-                "of_peak": None if share is None else _short(share),
+                "of_peak": None,
                 "memory_mb": None if memory[name] is None else round(memory[name], 1),
                 "ratio": None if faster is None else [_short(x) for x in faster],
                 "against": against,
             }
         )
     return rows
+
+
+def add_shares(rows: Sequence[Row], peaks: Mapping[str, float]) -> None:
+    """Set `of_peak` of the rows that have a rate."""
+    for row in rows:
+        if row["ms"] is not None:
+            share = of_peak(row["rate"], row["unit"], row["dtype"], peaks)
+            row["of_peak"] = None if share is None else _short(share)
 
 
 def compare(times: Mapping[str, Times]) -> dict[str, tuple[str, tuple[float, float, float]]]:

@@ -14,7 +14,8 @@ from bigfast.train.memory import keep_freed_memory
 
 from . import machine, ops
 from .case import Case
-from .rows import Row
+from .rows import Row, add_shares
+from .timing import CPU
 
 Tell = Callable[[str, int, int], None]  # what is measured now, how many are done, of how many
 
@@ -65,10 +66,10 @@ class Listed(NamedTuple):
     implementations: list[str]
 
 
-def listed(op: str, quick: bool) -> list[Listed]:
+def listed(op: str, quick: bool, device: torch.device = CPU) -> list[Listed]:
     """The cases that are measured: with `quick`, the first of each dtype."""
     found, dtypes = [], set()
-    for index, case in enumerate(cases(op, torch.device("cpu"))):
+    for index, case in enumerate(cases(op, device)):
         if not (quick and case.dtype in dtypes):
             implementations = ["bigfast", *case.rivals]
             if case.compile and not quick:
@@ -87,18 +88,20 @@ def measure(
 ) -> dict[str, Any]:
     """A result: every row of the named ops, under the description of the machine."""
     keep_freed_memory()  # or page faults, at one implementation or another, are what is timed
-    plan = {op: {found.index for found in listed(op, quick)} for op in wanted}
+    plan = {op: {found.index for found in listed(op, quick, device)} for op in wanted}
     total, done = sum(map(len, plan.values())), 0
     tell("this machine's peaks", done, total)
-    described = machine.describe(device)
+    before = machine.peaks(device)
     rows: list[Row] = []
     for op, chosen in plan.items():
         for index, made in enumerate(cases(op, device)):
             if index in chosen:
                 tell(made.label, done, total)
-                rows += made.rows(device, described["peaks"], quick)
+                rows += made.rows(device, quick)
                 done += 1
-    tell("done", done, total)
+    tell("the peaks again", done, total)
+    described = machine.describe(device, before)
+    add_shares(rows, described["peaks"])
     return {
         "kind": "ops", "machine": described, "settings": {"quick": quick, "ops": list(wanted)},
         "formulas": {op: formula(op) for op in wanted}, "rows": rows,

@@ -25,7 +25,7 @@ def pytest_generate_tests(metafunc):
             id=f"{found.label}, {direction}, {implementation}",
         )
         for op in names()
-        for found in listed(op, quick)
+        for found in listed(op, quick, device)
         for direction in found.directions
         for implementation in found.implementations
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from bigfast.train.memory import keep_freed_memory
 
 from .. import machine
-from ..rows import Row
+from ..rows import Row, add_shares
 from ..run import Tell
 from ..shapes import MODELS
 from . import bert, gpt2
@@ -68,14 +68,16 @@ def measure(
     if quick:
         workloads = workloads[:1]
     tell("this machine's peaks", 0, len(workloads))
-    described = machine.describe(device)
+    before = machine.peaks(device)
     rows: list[Row] = []
     breakdown: list[dict[str, Any]] = []
     for done, workload in enumerate(workloads):
         tell(f"{name}, {workload.direction}, {workload.shape}", done, len(workloads))
         torch.manual_seed(0)
-        rows += workload.rows(name, device, described["peaks"], quick, breakdown)
-    tell("done", len(workloads), len(workloads))
+        rows += workload.rows(name, device, quick, breakdown)
+    tell("the peaks again", len(workloads), len(workloads))
+    described = machine.describe(device, before)
+    add_shares(rows, described["peaks"])
     return {
         "kind": "model", "machine": described,
         "settings": {"quick": quick, "config": json.loads(config.to_json_string())},

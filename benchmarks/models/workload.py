@@ -58,7 +58,6 @@ class Workload:
         self,
         name: str,
         device: torch.device,
-        peaks: dict[str, float],
         quick: bool,
         breakdown: list[dict[str, Any]],
     ) -> Iterator[Row]:
@@ -73,7 +72,7 @@ class Workload:
             del entries[entry]
         rows = measure(
             head, {n: e.call for n, e in entries.items()}, amount=self.amount, unit=self.unit,
-            peaks=peaks, device=device, seconds=0.0 if quick else self.seconds,
+            device=device, seconds=0.0 if quick else self.seconds,
             least=3 if quick else 5,
             scale={n: self.tokens / e.tokens for n, e in entries.items()},
         )  # fmt: skip

@@ -36,10 +36,12 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl')
 
-# Measures the ops and the BERT step here, and draws README's figure and tables from the results.
+# Measures here (half an hour on two cores), and draws README's figures and tables from the results.
+RESULTS := benchmarks/results/cpu
 bench: build
-	$(BIN)/python -m bigfast.benchmarks --json benchmarks/results/cpu/ops.json
-	$(BIN)/python -m bigfast.benchmarks.models.bert_mlm_step --json benchmarks/results/cpu/bert_mlm_step.json
+	$(BIN)/bigfast bench ops --device cpu --json $(RESULTS)/ops.json
+	$(BIN)/bigfast bench model bert-base --device cpu --json $(RESULTS)/bert-base.json
+	$(BIN)/bigfast bench model gpt2 --device cpu --json $(RESULTS)/gpt2.json
 	$(BIN)/python -m bigfast.benchmarks.figures
 
 clean:

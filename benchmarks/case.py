@@ -12,15 +12,18 @@ from torch import Tensor
 
 from bigfast.tolerance import excess
 
-from .timing import Times, interleave, ratio
+from .rivals import compiled, keeping_graphs
+from .rows import Row, measure
+from .timing import Call
 
 
 @dataclass
 class Case:
     """f(*inputs, dropout_p) -> Tensor for `ours` and each rival; `rivals` begins with torch eager.
 
-    `work` gives, per direction ("forward", "both"), (amount, unit): bytes as "GB/s" or FLOPs as
-    "GFLOP/s", counted as docs/architecture.md says: each input read once, each output written once.
+    Tensors are made on torch's default device. `work` gives, for "forward" and "both" (or another
+    direction of its own), (amount, unit): bytes as "GB/s" or FLOPs as "GFLOP/s", counted as
+    docs/architecture.md says; where both are there, "backward" is the rest.
     """
 
     op: str
@@ -31,9 +34,31 @@ class Case:
     rivals: dict[str, Callable[..., Tensor]]
     work: dict[str, tuple[float, str]]
     dropout_p: float = 0.0
-    seconds: float = 1.0
+    seconds: float = 0.6
     truth: Callable[..., Tensor] | None = None  # default: the first rival, in fp64
     extra: dict[str, object] = field(default_factory=dict)
+    compile: bool = False  # torch.compile of the first rival is a rival too
+    backward_alone: bool = True  # False where the forward leaves nothing to do, or both is a step
+    intensity: float | None = None  # nominal FLOPs per byte of `work`, to stand in the roofline
+
+    @property
+    def label(self) -> str:
+        return f"{self.op}, {self.shape}, {str(self.dtype).removeprefix('torch.')}"
+
+    @property
+    def directions(self) -> list[str]:
+        if self.backward_alone and {"forward", "both"} <= self.work.keys():
+            return ["forward", "backward", "both"]
+        return list(self.work)
+
+    def amount(self, direction: str) -> tuple[float, str]:
+        """Bytes or FLOPs of one call, and the unit of its rate."""
+        if direction == "backward":
+            (forward, _), (both, unit) = self.work["forward"], self.work["both"]
+            amount = both - forward
+        else:
+            amount, unit = self.work[direction]
+        return (amount, "GB/s") if unit == "GB/s" else (amount, "TFLOP/s")
 
     def leaves(self, inputs: tuple) -> list[Tensor]:
         return [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
@@ -53,10 +78,7 @@ class Case:
         for i, (o, p, t) in enumerate(zip(ours, plain, truth, strict=True)):
             worst = max(excess(o, p.to(o.dtype), t).values())
             if worst > 1:
-                raise RuntimeError(
-                    f"{self.op} {self.shape} {self.dtype}: result {i} has {worst:.2f} times the "
-                    "allowed error; it is not timed"
-                )
+                raise RuntimeError(f"result {i} has {worst:.2f} times the allowed error")
 
     def _evaluate(self, f: Callable[..., Tensor], inputs: tuple) -> list[Tensor]:
         out = f(*inputs, 0.0)
@@ -65,20 +87,53 @@ class Case:
             return [out]
         cotangent = torch.ones_like(out)
         if out.ndim:
-            generator = torch.Generator().manual_seed(1)
-            cotangent = torch.randn(out.shape, generator=generator).bfloat16().to(out.dtype)
+            generator = torch.Generator("cpu").manual_seed(1)
+            drawn = torch.randn(out.shape, generator=generator, device="cpu")
+            cotangent = drawn.bfloat16().to(out)
         return [out, *torch.autograd.grad(out, leaves, cotangent)]
 
-    def rows(self) -> Iterator[dict[str, object]]:
-        """One row per direction and implementation."""
-        self.verify()
-        implementations = {"bigfast": self.ours} | self.rivals
-        for direction in self.work:
-            calls = {n: self._call(f, direction) for n, f in implementations.items()}
-            times = interleave(calls, self.seconds)
-            yield from self._format(direction, times)
+    def rows(self, device: torch.device, quick: bool) -> Iterator[Row]:
+        """One row per direction and implementation; of a wrong kernel, one that says so."""
+        head = {
+            "op": self.op, "shape": self.shape, "dtype": str(self.dtype).removeprefix("torch."),
+        }  # fmt: skip
+        try:
+            self.verify()
+        except RuntimeError as error:
+            for direction in self.directions:
+                row = head | {"direction": direction, "implementation": "bigfast"}
+                yield row | {"ms": None, "note": f"wrong, so not timed: {error}"}
+            return
+        extra = self.extra | ({"intensity": self.intensity} if self.intensity else {})
+        for direction in self.directions:
+            amount, unit = self.amount(direction)
+            with keeping_graphs(direction == "backward"):
+                calls = self.calls(direction, with_compiled=self.compile and not quick)
+                rows = measure(
+                    head | {"direction": direction}, calls, amount=amount, unit=unit,
+                    device=device, least=3 if quick else 5,
+                    seconds=self.seconds * (0.2 if quick else 1),
+                    # autograd runs a backward on its forward's stream, where nothing is captured
+                    replay=direction != "backward",
+                )  # fmt: skip
+            yield from (row | extra for row in rows)
 
-    def _call(self, f: Callable[..., Tensor], direction: str) -> Callable[[], object]:
+    def calls(self, direction: str, with_compiled: bool = False) -> dict[str, Call | Exception]:
+        """What is timed, by implementation; an exception where one cannot be made ready."""
+        functions = {"bigfast": self.ours} | self.rivals
+        if with_compiled:
+            functions["torch.compile"] = compiled(next(iter(self.rivals.values())))
+        calls: dict[str, Call | Exception] = {}
+        for name, function in functions.items():
+            try:
+                calls[name] = self._call(function, direction)
+            except Exception as error:
+                if name == "bigfast":
+                    raise
+                calls[name] = error
+        return calls
+
+    def _call(self, f: Callable[..., Tensor], direction: str) -> Call:
         if direction == "forward":
 
             def forward():
@@ -86,27 +141,9 @@ class Case:
                     return f(*self.inputs, self.dropout_p)
 
             return forward
-        with torch.no_grad():
-            cotangent = torch.randn_like(f(*self.inputs, self.dropout_p))
         leaves = self.leaves(self.inputs)
+        out = f(*self.inputs, self.dropout_p)
+        cotangent = torch.randn_like(out)
+        if direction == "backward":
+            return lambda: torch.autograd.grad(out, leaves, cotangent, retain_graph=True)
         return lambda: torch.autograd.grad(f(*self.inputs, self.dropout_p), leaves, cotangent)
-
-    def _format(self, direction: str, times: dict[str, Times]) -> Iterator[dict[str, object]]:
-        amount, unit = self.work[direction]
-        for name, t in times.items():
-            row: dict[str, object] = {
-                "op": self.op,
-                "shape": self.shape,
-                "dtype": str(self.dtype).removeprefix("torch."),
-                "direction": direction,
-                "implementation": name,
-                "ms": round(t.median, 4),
-                "p20_ms": round(t.p20, 4),
-                "p80_ms": round(t.p80, 4),
-                unit: round(amount / t.median / 1e6, 1),
-            }
-            if name != "bigfast":
-                middle, low, high = ratio(t, times["bigfast"])
-                row |= {"ours_is_faster": round(middle, 2), "p20": round(low, 2)}
-                row |= {"p80": round(high, 2)}
-            yield row | self.extra

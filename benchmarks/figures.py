@@ -1,71 +1,72 @@
-"""python -m bigfast.benchmarks.figures: README's figure and tables, from the committed results."""
+"""python -m bigfast.benchmarks.figures: README's figures and tables, from the committed results."""
 
-import json
 import re
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from typing import Any
 
 from bigfast.cli import info
 
+from . import page, plots
+from .machine import sentence
+from .report import number
+from .rows import Row, is_ours, load
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
-_OURS, _STOCK = "#1b7f5c", "#9aa5b1"
+DOCS = ROOT / "docs"
 
 
-def draw_steps(result: dict, path: Path) -> None:
-    """Bars of milliseconds with the 20th to 80th percentile, slowest first."""
-    rows = sorted(result["rows"], key=lambda row: row["ms"])
-    figure, axes = plt.subplots(figsize=(8, 3.2), constrained_layout=True)
-    for i, row in enumerate(rows):
-        ours = row["step"].startswith("bigfast")
-        spread = [[row["ms"] - row["p20_ms"]], [row["p80_ms"] - row["ms"]]]
-        axes.barh(i, row["ms"], xerr=spread, color=_OURS if ours else _STOCK, capsize=3)
-        axes.text(row["p80_ms"] * 1.01 + 20, i, f"{row['ms']:.0f} ms", va="center", fontsize=9)
-    axes.set_yticks(range(len(rows)), [row["step"] for row in rows])
-    axes.set_xlim(0, max(row["p80_ms"] for row in rows) * 1.15)
-    axes.set_xlabel("milliseconds per step, median of interleaved rounds; shorter is better")
-    shape, machine = result["shape"], result["machine"]
-    axes.set_title(
-        f"BERT-base MLM training step, {shape['batch']} x {shape['length']}, dropout 0.1, "
-        f"{machine['threads']} cores of {machine['cpu']}",
-        fontsize=10,
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def step_table(result: dict) -> str:
-    lines = ["| step | ms (p20-p80) | tokens/s | % of measured bf16 peak |", "|---|---|---|---|"]
+def step_table(result: dict[str, Any]) -> str:
+    """Every workload of a model: time, share of peak, and how many times faster ours is."""
+    lines = []
+    group = None
     for row in result["rows"]:
+        if group != (group := (row["direction"], row["shape"])):
+            lines += [
+                "",
+                f"{row['op']}, {': '.join(group)}",
+                "",
+                "| implementation | ms (p20-p80) | tokens/s | of peak | MB | ours is faster |",
+                "|---|---|---|---|---|---|",
+            ]
+        if row["ms"] is None:
+            lines.append(f"| {row['implementation']} | {row['note']} | | | | |")
+            continue
         lines.append(
-            f"| {row['step']} | {row['ms']:.0f} ({row['p20_ms']:.0f}-{row['p80_ms']:.0f}) | "
-            f"{row['tokens_per_s']} | {row['mfu_measured']:.0%} |"
+            f"| {row['implementation']} | {number(row['ms'])} ({number(row['p20_ms'])}-"
+            f"{number(row['p80_ms'])}) | {row['tokens_per_s']} | "
+            f"{_share(row)} | {number(row['memory_mb']) or 'n/a'} | {_ratio(row)} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines[1:])
 
 
-def op_table(result: dict) -> str:
-    """Times faster than torch eager, forward and forward + backward, per op, shape and dtype."""
-    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+def _share(row: Row) -> str:
+    return "" if row["of_peak"] is None else f"{row['of_peak']:.0%}"
+
+
+def _ratio(row: Row) -> str:
+    return "" if row["ratio"] is None else "{:.2f}x ({:.2f}-{:.2f})".format(*row["ratio"])
+
+
+def op_table(result: dict[str, Any]) -> str:
+    """Times as fast as the fastest rival, per case; below 1.00x we lose."""
+    directions = ("forward", "backward", "both")
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in result["rows"]:
-        if "ours_is_faster" in row:
-            name = row["implementation"].removeprefix("torch").strip(", ")
-            shape = row["shape"] + (f" (rival: {name})" if name else "")
-            cell = cells.setdefault((row["op"], shape), {})
-            cell[row["dtype"], row["direction"]] = f"{row['ours_is_faster']:.2f}x"
-    directions = [(d, k) for d in ("bfloat16", "float32") for k in ("forward", "both")]
-    lines = [
-        "| op | shape | bf16 forward | bf16 both | fp32 forward | fp32 both |",
-        "|---|---|---|---|---|---|",
-    ]
-    for (op, shape), cell in cells.items():
-        values = [cell.get(key) or cell.get((key[0], "step"), "") for key in directions]
-        lines.append(f"| {op} | {shape} | " + " | ".join(values) + " |")
+        if not is_ours(row["implementation"]):
+            continue
+        cell = cells.setdefault((row["op"], row["shape"], plots.SHORT[row["dtype"]]), {})
+        key = row["direction"] if row["direction"] in directions else "both"
+        if row["ms"] is None:
+            cell[key] = row["note"]
+        elif row["ratio"]:
+            share = f", {_share(row)}" if row["of_peak"] else ""
+            bold = "**" if row["ratio"][0] < 1 else ""
+            cell[key] = f"{bold}{row['ratio'][0]:.2f}x{bold} {row['against']}{share}"
+    lines = ["| op | shape | dtype | forward | backward | both |", "|---|---|---|---|---|---|"]
+    for names, cell in cells.items():
+        values = [cell.get(direction, "") for direction in directions]
+        lines.append("| " + " | ".join([*names, *values]) + " |")
     return "\n".join(lines)
 
 
@@ -78,24 +79,42 @@ def fill(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
+def pictures(with_ops: bool) -> str:
+    """Those that there are, for README."""
+    captions = {"bench/bert-base_breakdown.png": "Where the time of the step goes"}
+    if with_ops:
+        captions = {"ops.png": "Ops against the fastest rival ([all](docs/ops.md))"} | captions
+        captions["bench/roofline.png"] = "Ops under this machine's roof"
+    return "\n\n".join(
+        f"{caption}:\n\n![{caption.split(' (')[0]}](docs/{name})"
+        for name, caption in captions.items()
+        if (DOCS / name).exists()
+    )
+
+
 def main() -> None:
-    steps = json.loads((RESULTS / "bert_mlm_step.json").read_text())
-    draw_steps(steps, ROOT / "docs" / "bert_mlm_step.png")
+    results = {path.stem: load(path) for path in sorted(RESULTS.glob("*.json"))}
+    page.write(list(results.values()), DOCS / "bench")
+    bert = results["bert-base"]
+    first = f"{bert['rows'][0]['direction']}: {bert['rows'][0]['shape']}"
+    (DOCS / "bert_base_step.png").write_bytes(plots.steps(bert, only=first))
+    models = [result for result in results.values() if result["kind"] == "model"]
     readme = ROOT / "README.md"
-    text = fill(readme.read_text(), "steps", step_table(steps))
-    text = fill(text, "ops", info.markdown(*info.table()))
-    if (RESULTS / "ops.json").exists():
-        ops = json.loads((RESULTS / "ops.json").read_text())
-        (ROOT / "docs" / "ops.md").write_text(
-            "# Every op against torch eager\n\n"
-            "How many times faster, medians of interleaved rounds (p20 to p80 in the JSON). "
-            "Below 1.00x we lose.\nWritten by `make bench` from `benchmarks/results/cpu/ops.json`: "
-            + ", ".join(f"{k} {v}" for k, v in ops["machine"].items())
-            + ".\n\n"
-            + op_table(ops)
-            + "\n"
+    text = fill(readme.read_text(), "steps", "\n\n".join(map(step_table, models)))
+    text = fill(text, "machine", sentence(bert["machine"]))
+    text = fill(text, "pictures", pictures("ops" in results))
+    readme.write_text(fill(text, "ops", info.markdown(*info.table())))
+    if "ops" in results:
+        (DOCS / "ops.png").write_bytes(plots.speedups(results["ops"], "bfloat16", brief=True))
+        (DOCS / "ops.md").write_text(
+            "# Every op against its fastest rival\n\n"
+            "How many times faster, which rival, and the share of the measured copy bandwidth or "
+            "matrix product (above 100 % the data was in cache); medians of rounds taken in turn, "
+            "intervals in the JSON. Bold: we lose.\nWritten by `make bench` from "
+            f"`benchmarks/results/cpu/ops.json`: {sentence(results['ops']['machine'])}.\n\n"
+            "![Ops in bf16](bench/speedup_bf16.png)\n\n![Roofline](bench/roofline.png)\n\n"
+            f"{op_table(results['ops'])}\n"
         )
-    readme.write_text(text)
 
 
 if __name__ == "__main__":

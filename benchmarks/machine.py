@@ -2,30 +2,53 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from .timing import interleave
+from .timing import CPU, interleave
+
+RIVALS = ("transformers", "triton", "liger-kernel", "flash-attn")
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(device: torch.device = CPU) -> float:
     """GB/s of a 256 MB copy that no cache holds, bytes read plus bytes written."""
-    source = torch.randn(64 * 1024 * 1024)
+    source = torch.randn(64 * 1024 * 1024, device=device)
     target = torch.empty_like(source)
-    ms = interleave({"copy": lambda: target.copy_(source)}, seconds=0.5)["copy"].p20
-    return 2 * source.nbytes / ms / 1e6
+    times = interleave({"copy": lambda: target.copy_(source)}, seconds=0.5, device=device)
+    return 2 * source.nbytes / times["copy"].p20 / 1e6
 
 
-def product_rate(dtype: torch.dtype) -> float:
-    """GFLOP/s of the best of a few large torch matrix products in `dtype`."""
+def product_rate(dtype: torch.dtype, device: torch.device = CPU) -> float:
+    """TFLOP/s of the best of a few large torch matrix products in `dtype`."""
     best = 0.0
-    for size in (2048, 4096):
-        a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        ms = interleave({"mm": lambda: a @ b}, seconds=0.5, least=3)["mm"].p20  # noqa: B023
-        best = max(best, 2 * size**3 / ms / 1e6)
+    for size in (2048, 4096) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        product = {"mm": lambda: a @ b}  # noqa: B023
+        ms = interleave(product, seconds=0.5, least=3, device=device)["mm"].p20
+        best = max(best, 2 * size**3 / ms / 1e9)
     return best
+
+
+def peaks(device: torch.device = CPU) -> dict[str, float]:
+    """The denominators of "% of peak": copy bandwidth, and the product of each dtype."""
+    rates = {
+        f"{name}_TFLOP_s": product_rate(getattr(torch, name), device)
+        for name in ("bfloat16", "float32")
+    }
+    return {"copy_GB_s": round(copy_bandwidth(device), 1)} | {
+        name: round(rate, 4) for name, rate in rates.items()
+    }
+
+
+def of_peak(rate: float, unit: str, dtype: str, measured: Mapping[str, float]) -> float | None:
+    """`rate` as a share of this machine's: bytes of the copy, FLOPs of the dtype's product."""
+    key = "copy_GB_s" if unit == "GB/s" else f"{dtype}_TFLOP_s"
+    return rate / measured[key] if measured.get(key) else None
 
 
 def _cpu_name() -> str:
@@ -37,27 +60,61 @@ def _cpu_name() -> str:
     return platform.processor()
 
 
-def _commit() -> str:
+def commit() -> str | None:
+    """Of the checkout that this file is in, with a + where it has changes; None outside of one."""
     root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
     git = lambda *words: subprocess.run(
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
     ).stdout.strip()
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
 
 
-def describe() -> dict[str, object]:
-    """Machine, versions, commit and measured peaks, for the head of a result."""
+def versions() -> dict[str, str]:
+    from bigfast.version import __version__
+
+    found = {"bigfast": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", *RIVALS):
+        if find_spec(package.replace("-", "_")) is not None:
+            found[package] = metadata.version(package)
+    return found
+
+
+def describe(device: torch.device, before: Mapping[str, float]) -> dict[str, Any]:
+    """Machine, versions, commit and measured peaks, for the head of a result.
+
+    before: the peaks when the run began. They are measured again, and the higher ones count: other
+    work on the machine can only lower them.
+    """
     from bigfast.ops import library
 
+    after = peaks(device)
+    where: dict[str, object] = {"cpu": _cpu_name(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        where = {"gpu": torch.cuda.get_device_name(device), **where}
+    else:
+        where["isa"] = library.cpu_isa()
     return {
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "isa": library.cpu_isa(),
-        "copy_GB_s": round(copy_bandwidth(), 1),
-        "bf16_product_GFLOP_s": round(product_rate(torch.bfloat16)),
-        "fp32_product_GFLOP_s": round(product_rate(torch.float32)),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "commit": _commit(),
+        "device": device.type,
+        **where,
+        "peaks": {name: max(after[name], before[name]) for name in after},
+        "versions": versions(),
+        "commit": commit(),
     }
+
+
+def sentence(machine: dict) -> str:
+    """The description in one line."""
+    name = f"{machine['gpu']}, " if "gpu" in machine else ""
+    isa = f", {machine['isa']}" if "isa" in machine else ""
+    measured = machine["peaks"]
+    products = ", ".join(
+        f"{label} products {measured[key]:.3g} TFLOP/s"
+        for label, key in (("bf16", "bfloat16_TFLOP_s"), ("fp32", "float32_TFLOP_s"))
+    )
+    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
+    return (
+        f"{name}{machine['threads']} threads of {machine['cpu']}{isa}; measured here: copy "
+        f"{measured['copy_GB_s']:g} GB/s, {products}; {versions}, commit {machine['commit']}"
+    )

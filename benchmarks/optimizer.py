@@ -6,7 +6,7 @@ their GB/s are of our bytes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bigfast.tolerance import excess
 
 from .case import Case
+from .timing import Call
 
 _LAYER = 4 * [(768, 768), (768,)] + [(3072, 768), (3072,), (768, 3072), (768,)] + 4 * [(768,)]
 SHAPES = [(30522, 768), (512, 768), (2, 768), (768,), (768,)] + 12 * _LAYER
@@ -41,11 +42,14 @@ class Foreach:
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer | Foreach]
 
 
-def parameters(dtype: torch.dtype, shapes: list[tuple[int, ...]]) -> list[nn.Parameter]:
+def parameters(
+    dtype: torch.dtype, shapes: list[tuple[int, ...]], device: torch.device
+) -> list[nn.Parameter]:
     torch.manual_seed(0)
-    made = [nn.Parameter((0.02 * torch.randn(shape)).to(dtype)) for shape in shapes]
+    draw = lambda shape: torch.randn(shape, device=device)
+    made = [nn.Parameter((0.02 * draw(shape)).to(dtype)) for shape in shapes]
     for p in made:
-        p.grad = (1e-3 * torch.randn(p.shape)).to(dtype)
+        p.grad = (1e-3 * draw(p.shape)).to(dtype)
     return made
 
 
@@ -53,9 +57,11 @@ def parameters(dtype: torch.dtype, shapes: list[tuple[int, ...]]) -> list[nn.Par
 class StepCase(Case):
     """A step in place: verified on one tensor after three steps, timed on all of them."""
 
+    device: torch.device = field(default_factory=torch.get_default_device)
+
     def verify(self) -> None:
         def after_steps(dtype: torch.dtype, make: Make) -> Tensor:
-            (p,) = group = parameters(self.dtype, [(30, 77)])
+            (p,) = group = parameters(self.dtype, [(30, 77)], self.device)
             if dtype == torch.float64:
                 p.data, p.grad = p.data.double(), p.grad.double()
             optimizer = make(group)
@@ -68,10 +74,10 @@ class StepCase(Case):
         truth = after_steps(torch.float64, self.truth or make)
         worst = max(excess(ours, plain, truth).values())
         if worst > 1:
-            raise RuntimeError(f"{self.op} {self.dtype}: {worst:.2f} times the allowed error")
+            raise RuntimeError(f"{worst:.2f} times the allowed error")
 
-    def _call(self, make: Make, direction: str) -> Callable[[], object]:
-        return make(parameters(self.dtype, SHAPES)).step
+    def _call(self, make: Make, direction: str) -> Call:
+        return make(parameters(self.dtype, SHAPES, self.device)).step
 
 
 def step_case(

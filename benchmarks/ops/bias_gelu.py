@@ -1,4 +1,4 @@
-"""bias_gelu at bert-base's inner rows, against torch's add and gelu.
+"""bias_gelu at the inner rows of BERT-base (exact) and GPT-2 (tanh), against torch's add and gelu.
 
 Bytes: forward reads x and writes y (2 N elements a row), backward reads x and dy and writes dx.
 """
@@ -11,22 +11,29 @@ import torch.nn.functional as F
 from bigfast.ops import bias_gelu
 
 from ..case import Case
+from ..shapes import MODELS
+
+# 8 x 128 tokens, and 100 MB in bf16, which no cache holds.
+SIZES = [("bert-base", "none", 1024), ("gpt2", "tanh", 1024), ("bert-base", "none", 16384)]
 
 
 def cases() -> Iterator[Case]:
     for dtype in (torch.bfloat16, torch.float32):
-        for approximate in ("none", "tanh"):
-            form = {"approximate": approximate}
-            elements = 1024 * 3072 * dtype.itemsize
+        for model, approximate, tokens in SIZES:
+            form, inner = {"approximate": approximate}, MODELS[model].inner
+            elements = tokens * inner * dtype.itemsize
             yield Case(
                 op="bias_gelu",
-                shape=f"1024 x 3072, {'exact' if approximate == 'none' else approximate}",
+                shape=f"{model}: {tokens} x {inner}, "
+                + ("exact" if approximate == "none" else approximate),
                 dtype=dtype,
                 inputs=(
-                    torch.randn(1024, 3072).to(dtype).requires_grad_(),
-                    torch.randn(3072).to(dtype).requires_grad_(),
+                    torch.randn(tokens, inner).to(dtype).requires_grad_(),
+                    torch.randn(inner).to(dtype).requires_grad_(),
                 ),
                 ours=lambda x, b, p, form=form: bias_gelu(x, b, **form),
                 rivals={"torch": lambda x, b, p, form=form: F.gelu(x + b, **form)},
                 work={"forward": (2 * elements, "GB/s"), "both": (5 * elements, "GB/s")},
+                compile=tokens == 1024,
+                intensity=20 / (2 * dtype.itemsize),
             )

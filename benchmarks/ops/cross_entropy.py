@@ -1,4 +1,4 @@
-"""cross_entropy over bert-base's vocabulary, against torch's (which reads bf16 as it is).
+"""cross_entropy over BERT-base's and GPT-2's vocabulary, against torch's (which reads bf16, too).
 
 Bytes: forward reads the logits once; with backward they are read twice and written once.
 """
@@ -11,21 +11,26 @@ import torch.nn.functional as F
 from bigfast.ops import cross_entropy
 
 from ..case import Case
+from ..shapes import MODELS
 
 
 def cases() -> Iterator[Case]:
     for dtype in (torch.bfloat16, torch.float32):
-        for rows, vocab in [(1024, 30522), (512, 50257)]:
+        for model, rows in [("bert-base", 1024), ("gpt2", 512)]:
+            vocab = MODELS[model].vocab
             logits = rows * vocab * dtype.itemsize
             yield Case(
                 op="cross_entropy",
-                shape=f"{rows} x {vocab}",
+                shape=f"{model}: {rows} x {vocab}",
                 dtype=dtype,
                 inputs=(
                     (2 * torch.randn(rows, vocab)).to(dtype).requires_grad_(),
                     torch.randint(0, vocab, (rows,)),
                 ),
+                # Liger's writes the gradient over the logits, which the others share: no rival here
                 ours=lambda x, t, p: cross_entropy(x, t),
                 rivals={"torch": lambda x, t, p: F.cross_entropy(x, t)},
                 work={"forward": (logits, "GB/s"), "both": (3 * logits, "GB/s")},
+                compile=model == "bert-base",
+                intensity=5 / dtype.itemsize,
             )

@@ -1,4 +1,4 @@
-"""embedding with norm and dropout at bert-base's tables, against torch's seven calls.
+"""embedding with norm and dropout at BERT-base's tables, against torch's seven calls.
 
 Bytes: forward reads the three rows of each token and writes one; backward reads the sum again and
 dy, and writes the word table's dense gradient (V x N), which dominates.
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from bigfast.ops import embedding
 
 from ..case import Case
+from ..shapes import MODELS
 
 
 def ours(ids, word, position, token_type, weight, bias, dropout_p):
@@ -23,30 +24,33 @@ def ours(ids, word, position, token_type, weight, bias, dropout_p):
 
 def eager(ids, word, position, token_type, weight, bias, dropout_p):
     x = F.embedding(ids, word, padding_idx=0)
-    x = x + F.embedding(torch.arange(ids.shape[1]), position)
+    x = x + F.embedding(torch.arange(ids.shape[1], device=ids.device), position)
     x = x + F.embedding(torch.zeros_like(ids), token_type)
     return F.dropout(F.layer_norm(x, weight.shape, weight, bias, 1e-12), dropout_p)
 
 
 def cases() -> Iterator[Case]:
+    size = MODELS["bert-base"]
     for dtype in (torch.bfloat16, torch.float32):
         leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
-        row = 768 * dtype.itemsize
+        row = size.hidden * dtype.itemsize
         yield Case(
             op="embedding",
-            shape="8 x 128, 30522 x 768, norm, dropout 0.1",
+            shape=f"bert-base: 8 x 128, {size.vocab} x {size.hidden}, norm, dropout 0.1",
             dtype=dtype,
             inputs=(
-                torch.randint(1, 30522, (8, 128)),
-                *(leaf(n, 768) for n in (30522, 512, 2)),
-                leaf(768),
-                leaf(768),
+                torch.randint(1, size.vocab, (8, 128)),
+                *(leaf(n, size.hidden) for n in (size.vocab, 512, 2)),
+                leaf(size.hidden),
+                leaf(size.hidden),
             ),
             ours=ours,
             rivals={"torch": eager},
             work={
                 "forward": (4 * 1024 * row, "GB/s"),
-                "both": ((4 + 4) * 1024 * row + 30522 * row, "GB/s"),
+                "both": ((4 + 4) * 1024 * row + size.vocab * row, "GB/s"),
             },
             dropout_p=0.1,
+            compile=True,
+            intensity=10 / (4 * dtype.itemsize),
         )

@@ -1,4 +1,5 @@
-"""layer_norm: dropout + add + norm at bert-base's rows, against torch's three calls.
+"""layer_norm: dropout + add + norm at the rows of MiniLM, BERT-base and BERT-large, against torch's
+three calls.
 
 Bytes: forward reads x and residual, writes y and r; backward reads dy and r, writes dx and
 dresidual: 4 N and 4 N elements a row (statistics and weights do not count).
@@ -12,6 +13,14 @@ import torch.nn.functional as F
 from bigfast.ops import layer_norm
 
 from ..case import Case
+from ..rivals import liger
+from ..shapes import MODELS
+
+# 8 x 128 tokens stay in cache; 32k tokens do not.
+SIZES = [
+    ("bert-base", 1024, 0.1), ("bert-base", 1024, 0.0),
+    ("bert-base", 32768, 0.1), ("minilm", 32768, 0.1), ("bert-large", 32768, 0.1),
+]  # fmt: skip
 
 
 def ours(x, residual, weight, bias, dropout_p):
@@ -22,18 +31,25 @@ def eager(x, residual, weight, bias, dropout_p):
     return F.layer_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, bias, 1e-5)
 
 
+def with_liger(function, x, residual, weight, bias, dropout_p):
+    return function(residual + F.dropout(x, dropout_p), weight, bias, 1e-5)
+
+
 def cases() -> Iterator[Case]:
     for dtype in (torch.bfloat16, torch.float32):
-        for tokens, features, dropout_p in [(1024, 768, 0.1), (1024, 768, 0.0), (32768, 768, 0.1)]:
+        for model, tokens, dropout_p in SIZES[: 5 if dtype == torch.bfloat16 else 3]:
+            features = MODELS[model].hidden
             leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
             elements = tokens * features * dtype.itemsize
             yield Case(
                 op="layer_norm",
-                shape=f"{tokens} x {features}, residual, dropout {dropout_p}",
+                shape=f"{model}: {tokens} x {features}, residual, dropout {dropout_p}",
                 dtype=dtype,
                 inputs=tuple(leaf(*s) for s in 2 * [(tokens, features)] + 2 * [(features,)]),
                 ours=ours,
-                rivals={"torch": eager},
+                rivals={"torch": eager} | liger("liger_layer_norm", with_liger),
                 work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
                 dropout_p=dropout_p,
+                compile=dropout_p > 0,
+                intensity=10 / (4 * dtype.itemsize),
             )

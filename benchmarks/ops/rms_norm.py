@@ -1,6 +1,6 @@
-"""rms_norm: dropout + add + norm at bert-base's rows, against torch's three calls.
+"""rms_norm: dropout + add + norm at BERT-base's rows, against torch's three calls.
 
-Bytes as in layer_norm: forward and backward move 4 N elements a row each.
+Bytes: as in layer_norm, forward and backward move 4 N elements a row each.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from bigfast.ops import rms_norm
 
 from ..case import Case
+from ..rivals import liger
+from ..shapes import MODELS
 
 
 def ours(x, residual, weight, dropout_p):
@@ -21,17 +23,25 @@ def eager(x, residual, weight, dropout_p):
     return F.rms_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, 1e-6)
 
 
+def with_liger(function, x, residual, weight, dropout_p):
+    return function(residual + F.dropout(x, dropout_p), weight, 1e-6)
+
+
 def cases() -> Iterator[Case]:
+    features = MODELS["bert-base"].hidden
     for dtype in (torch.bfloat16, torch.float32):
-        leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
-        elements = 1024 * 768 * dtype.itemsize
-        yield Case(
-            op="rms_norm",
-            shape="1024 x 768, residual, dropout 0.1",
-            dtype=dtype,
-            inputs=(leaf(1024, 768), leaf(1024, 768), leaf(768)),
-            ours=ours,
-            rivals={"torch": eager},
-            work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
-            dropout_p=0.1,
-        )
+        for tokens in (1024, 32768):
+            leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
+            elements = tokens * features * dtype.itemsize
+            yield Case(
+                op="rms_norm",
+                shape=f"bert-base: {tokens} x {features}, residual, dropout 0.1",
+                dtype=dtype,
+                inputs=(leaf(tokens, features), leaf(tokens, features), leaf(features)),
+                ours=ours,
+                rivals={"torch": eager} | liger("liger_rms_norm", with_liger),
+                work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
+                dropout_p=0.1,
+                compile=tokens == 1024,
+                intensity=8 / (4 * dtype.itemsize),
+            )

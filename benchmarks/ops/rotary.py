@@ -1,4 +1,4 @@
-"""rotary on q and k of 8 x 128 tokens, 12 heads of 64, against the usual rotate-half in torch.
+"""rotary on q and k of 8 x 128 tokens at ModernBERT-base's heads, against the usual rotate-half.
 
 Bytes: q and k read and written once, in either direction.
 """
@@ -10,6 +10,7 @@ import torch
 from bigfast.ops import rotary
 
 from ..case import Case
+from ..shapes import MODELS
 
 
 def ours(q, k, cos, sin, dropout_p):
@@ -26,16 +27,21 @@ def eager(q, k, cos, sin, dropout_p):
 
 
 def cases() -> Iterator[Case]:
+    size = MODELS["modernbert-base"]
+    heads, head_dim = size.heads, size.head_dim
     for dtype in (torch.bfloat16, torch.float32):
-        angle = torch.arange(128)[:, None] * 10000.0 ** (-torch.arange(32) / 32)
-        head = lambda: torch.randn(8, 128, 12, 64).to(dtype).requires_grad_()  # noqa: B023
-        elements = 8 * 128 * 12 * 64 * dtype.itemsize
+        half = head_dim // 2
+        angle = torch.arange(128)[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        head = lambda: torch.randn(8, 128, heads, head_dim).to(dtype).requires_grad_()  # noqa: B023
+        elements = 8 * 128 * size.hidden * dtype.itemsize
         yield Case(
             op="rotary",
-            shape="8 x 128 x 12 x 64, q and k (and one cat on both sides)",
+            shape=f"modernbert-base: 8 x 128 x {heads} x {head_dim}, q and k, and a cat",
             dtype=dtype,
             inputs=(head(), head(), angle.cos(), angle.sin()),
             ours=ours,
             rivals={"torch": eager},
             work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
+            compile=True,
+            intensity=3 / (2 * dtype.itemsize),
         )

@@ -1,4 +1,4 @@
-"""swiglu on the two halves of one product, as a Llama-shaped MLP of bert-base's size has them.
+"""swiglu on the two halves of one product, of a Llama-shaped MLP at BERT-base's size (8/3 hidden).
 
 Bytes: forward reads gate and up and writes y; backward reads gate, up and dy, writes two gradients.
 """
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from bigfast.ops import swiglu
 
 from ..case import Case
+from ..rivals import liger
+from ..shapes import MODELS
 
 
 def ours(product, dropout_p):
@@ -22,15 +24,23 @@ def eager(product, dropout_p):
     return F.silu(gate) * up
 
 
+def with_liger(function, product, dropout_p):
+    return function(*product.chunk(2, dim=-1))
+
+
 def cases() -> Iterator[Case]:
+    inner = MODELS["bert-base"].hidden * 8 // 3
     for dtype in (torch.bfloat16, torch.float32):
-        elements = 1024 * 2048 * dtype.itemsize
-        yield Case(
-            op="swiglu",
-            shape="1024 x 2048",
-            dtype=dtype,
-            inputs=(torch.randn(1024, 4096).to(dtype).requires_grad_(),),
-            ours=ours,
-            rivals={"torch": eager},
-            work={"forward": (3 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
-        )
+        for tokens in (1024, 16384):
+            elements = tokens * inner * dtype.itemsize
+            yield Case(
+                op="swiglu",
+                shape=f"bert-base: {tokens} x {inner}",
+                dtype=dtype,
+                inputs=(torch.randn(tokens, 2 * inner).to(dtype).requires_grad_(),),
+                ours=ours,
+                rivals={"torch": eager} | liger("liger_swiglu", with_liger),
+                work={"forward": (3 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
+                compile=tokens == 1024,
+                intensity=8 / (3 * dtype.itemsize),
+            )

@@ -1,4 +1,4 @@
-"""unpad of 32 x 128 x 768 at half padding, against torch's index_select.
+"""unpad of 32 sentences of SST-2's lengths, padded to the longest, against torch's index_select.
 
 Bytes: each real row read once and written once; with backward also the padded gradient.
 """
@@ -10,18 +10,22 @@ import torch
 from bigfast.ops import pack, unpad
 
 from ..case import Case
+from ..shapes import MODELS, sst2_lengths
 
 
 def cases() -> Iterator[Case]:
-    mask = torch.arange(128) < torch.randint(1, 128, (32, 1))
+    features = MODELS["bert-base"].hidden
+    lengths = sst2_lengths(32)
+    longest = int(lengths.max())
+    mask = torch.arange(longest) < lengths[:, None].to(torch.get_default_device())
     packing = pack(mask)
     for dtype in (torch.bfloat16, torch.float32):
-        real, padded = (n * 768 * dtype.itemsize for n in (len(packing.rows), mask.numel()))
+        real, padded = (n * features * dtype.itemsize for n in (len(packing.rows), mask.numel()))
         yield Case(
             op="unpad",
-            shape=f"32 x 128 x 768, {len(packing.rows)} real tokens",
+            shape=f"bert-base: 32 x {longest} x {features}, {len(packing.rows)} real tokens",
             dtype=dtype,
-            inputs=(torch.randn(32, 128, 768).to(dtype).requires_grad_(),),
+            inputs=(torch.randn(32, longest, features).to(dtype).requires_grad_(),),
             ours=lambda x, p: unpad(x, packing),
             rivals={"torch": lambda x, p: x.flatten(0, 1).index_select(0, packing.rows)},
             work={"forward": (2 * real, "GB/s"), "both": (3 * real + padded, "GB/s")},

@@ -26,6 +26,7 @@ COMMANDS = {
     "finetune": "train a classifier on a pretrained BERT",
     "evaluate": "metrics of a trained model on held-out data",
     "generate": "continue a text with a trained GPT",
+    "bench": "time the ops and models here beside torch, transformers and other rivals",
 }
 
 USAGE = """\

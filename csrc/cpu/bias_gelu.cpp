@@ -75,7 +75,7 @@ void bias_gelu_bwd(const BiasGeluBackward& a) noexcept {
     auto body = [&](int64_t task) {
       const int64_t begin = task * step, end = begin + step < a.tokens ? begin + step : a.tokens;
       float* dbias = partial + (task + 1) * n;
-      dispatch(a.dbias ? a.bias_dtype : a.dtype, [&](auto exact) {
+      dispatch(a.dbias && a.bias_dtype == DType::f32 ? DType::f32 : a.dtype, [&](auto exact) {
         rows_bwd<decltype(x), decltype(exact), decltype(tanh)>(a, bias, begin, end, dbias);
       });
     };

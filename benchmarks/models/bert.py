@@ -1,0 +1,236 @@
+"""BERT's workloads: a masked-LM step, a fine-tuning step on real lengths, and inference.
+
+The rivals are transformers' BERT in its best settings that need no code of ours: bf16 autocast, the
+labelled rows gathered before the head, pure bf16, the encoder compiled, batches grouped by length;
+all with torch's fused AdamW.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig as StockConfig
+from transformers import BertForMaskedLM as StockMaskedLM
+from transformers import BertForSequenceClassification as StockClassifier
+
+import bigfast
+from bigfast.models import BertConfig, BertForMaskedLM, BertForSequenceClassification
+from bigfast.optim import AdamW
+
+from ..rivals import compiled
+from ..shapes import sst2_lengths
+from .training import (
+    LEARNING_RATE,
+    Batch,
+    entry,
+    full_loss,
+    our_config,
+    our_steps,
+    ours_like,
+    real_tokens,
+    stock_adamw,
+    stock_steps,
+)
+from .workload import Entry, Workload
+
+BATCH, LENGTH = 8, 128
+SENTENCES = 32
+POOL = 50  # batches that transformers' Trainer sorts at a time when it groups by length
+GROUPS = (8, 25, 41)  # of the sorted batches: short, middle and long ones
+BYTES = 44  # a parameter: weights, gradients and states of all implementations
+
+
+def workloads(config: StockConfig, device: torch.device, quick: bool) -> list[Workload]:
+    length = min(LENGTH, config.max_position_embeddings)
+    with torch.device("meta"):
+        ours = BertForMaskedLM(our_config(BertConfig, config))
+        classifier = BertForSequenceClassification(our_config(BertConfig, config))
+    bytes_needed = BYTES * sum(p.numel() for p in ours.parameters())
+    tokens = BATCH * length
+    labelled = round(0.15 * tokens)
+    random, grouped = sentence_batches(config, device)
+    per_step = real_tokens(random) // len(random)
+    pairs = sum(int(b["attention_mask"].sum(1).square().sum()) for b in random) // len(random)
+    return [
+        Workload(
+            f"masked LM, {BATCH} x {length} full rows, 15 % labelled, dropout 0.1", "step",
+            partial(masked_lm, config, masked_batch(config, length, device), quick), tokens,
+            ours.flops(tokens, BATCH * length**2, labelled),
+            bytes_needed=bytes_needed, profiled=True,
+        ),
+        Workload(
+            f"fine-tuning, {SENTENCES} sentences of SST-2, dropout 0.1", "step",
+            partial(fine_tuning, config, random, grouped), per_step,
+            classifier.flops(per_step, pairs, SENTENCES), bytes_needed=bytes_needed,
+        ),
+        *(
+            encoding(config, batch, shape, device)
+            for shape, batch in {
+                f"1 x {length}": masked_batch(config, length, device, rows=1),
+                f"{SENTENCES} sentences of SST-2": random[0],
+            }.items()
+        ),
+    ]  # fmt: skip
+
+
+# Batches ------------------------------------------------------------------------------------------
+
+
+def masked_batch(
+    config: StockConfig, length: int, device: torch.device, rows: int = BATCH
+) -> Batch:
+    """Random tokens, of which exactly 15 % are labelled."""
+    ids = torch.randint(config.vocab_size // 30, config.vocab_size, (rows, length))
+    labels = torch.full_like(ids, -100)
+    chosen = torch.randperm(ids.numel())[: round(0.15 * ids.numel())]
+    labels.view(-1)[chosen] = ids.view(-1)[chosen]
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    return {name: t.to(device) for name, t in batch.items()}
+
+
+def sentence_batches(config: StockConfig, device: torch.device) -> tuple[list[Batch], list[Batch]]:
+    """As many batches drawn at random as grouped by length, each padded to its longest; both of
+    one pool of sentences with SST-2's lengths."""
+    lengths = sst2_lengths(POOL * SENTENCES).clamp(max=config.max_position_embeddings)
+    sorted_batches = lengths.sort().values.view(POOL, SENTENCES)
+
+    def batch(lengths: Tensor) -> Batch:
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        made = {
+            "input_ids": torch.randint(1, config.vocab_size, mask.shape) * mask,
+            "attention_mask": mask.long(),
+            "labels": torch.randint(0, 2, (len(lengths),)),
+        }
+        return {name: t.to(device) for name, t in made.items()}
+
+    random = [batch(drawn) for drawn in lengths.view(POOL, SENTENCES)[: len(GROUPS)]]
+    return random, [batch(sorted_batches[i]) for i in GROUPS]
+
+
+# Implementations ----------------------------------------------------------------------------------
+
+
+def gathered_loss(
+    model: StockMaskedLM, batch: Batch, encoder: Callable[..., tuple] | None = None
+) -> Tensor:
+    """What a careful user of transformers writes: the head sees the labelled rows alone."""
+    encode = model.bert if encoder is None else encoder
+    hidden = encode(batch["input_ids"], attention_mask=batch["attention_mask"])[0]
+    labelled = batch["labels"] != -100
+    logits = model.cls(hidden[labelled])
+    return F.cross_entropy(logits.float(), batch["labels"][labelled])
+
+
+def twins(
+    stock: nn.Module, cls: type, config: StockConfig
+) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+    """Of the fp32 `stock`: itself in bf16, itself swapped, ours in fp32 and in bf16. Those of one
+    dtype share their Parameters, so that a large model's implementations fit in memory."""
+    bf16 = copy.deepcopy(stock).to(torch.bfloat16)
+    swapped = copy.deepcopy(stock, memo={id(p): p for p in stock.parameters()})
+    bigfast.swap(swapped)
+    values = our_config(BertConfig, config)
+    return bf16, swapped, ours_like(cls, values, stock), ours_like(cls, values, bf16)
+
+
+def masked_lm(config: StockConfig, batch: Batch, quick: bool) -> dict[str, Entry]:
+    stock = StockMaskedLM(config).to(batch["input_ids"].device).train()
+    bf16, swapped, ours, ours_bf16 = twins(stock, BertForMaskedLM, config)
+    optimizer, bf16_optimizer = stock_adamw(stock), stock_adamw(bf16)
+    our_optimizer = AdamW(ours.parameters(), lr=LEARNING_RATE)
+    our_bf16_optimizer = AdamW(ours_bf16.parameters(), lr=LEARNING_RATE)
+
+    def of_stock(model, optimizer, loss_of, autocast, was_compiled=False) -> Entry:
+        call = stock_steps(model, optimizer, [batch], loss_of, autocast)
+        # A compiled model is checked uncompiled: once more to compile it would take a minute.
+        checked = gathered_loss if was_compiled else loss_of
+        return entry(call, model, [batch], checked, autocast, batch, was_compiled)
+
+    def of_ours(model, optimizer, autocast) -> Entry:
+        call = our_steps(model, optimizer, [batch], autocast)
+        return entry(call, model, [batch], full_loss, autocast, batch)
+
+    entries = {
+        "stock autocast": of_stock(stock, optimizer, full_loss, True),
+        "stock autocast, gathered": of_stock(stock, optimizer, gathered_loss, True),
+        "stock pure bf16, gathered": of_stock(bf16, bf16_optimizer, gathered_loss, False),
+        "bigfast bf16-autocast": of_ours(ours, our_optimizer, True),
+        "bigfast bf16-master": of_ours(ours_bf16, our_bf16_optimizer, False),
+        "bigfast swap, autocast": of_ours(swapped, our_optimizer, True),
+    }
+    if not quick:
+        fast = partial(gathered_loss, encoder=compiled(stock.bert))
+        entries["stock autocast, gathered, compiled"] = of_stock(stock, optimizer, fast, True, True)
+    return entries
+
+
+def fine_tuning(config: StockConfig, random: list[Batch], grouped: list[Batch]) -> dict[str, Entry]:
+    shared = random[0]
+    stock = StockClassifier(config).to(shared["input_ids"].device).train()
+    bf16, swapped, ours, ours_bf16 = twins(stock, BertForSequenceClassification, config)
+    optimizer, bf16_optimizer = stock_adamw(stock), stock_adamw(bf16)
+    our_optimizer = AdamW(ours.parameters(), lr=LEARNING_RATE)
+    our_bf16_optimizer = AdamW(ours_bf16.parameters(), lr=LEARNING_RATE)
+
+    def of_stock(model, optimizer, batches, autocast) -> Entry:
+        call = stock_steps(model, optimizer, batches, full_loss, autocast)
+        return entry(call, model, batches, full_loss, autocast, shared)
+
+    def of_ours(model, optimizer, autocast) -> Entry:
+        call = our_steps(model, optimizer, random, autocast)
+        return entry(call, model, random, full_loss, autocast, shared)
+
+    return {
+        "stock autocast, padded": of_stock(stock, optimizer, random, True),
+        "stock autocast, grouped by length": of_stock(stock, optimizer, grouped, True),
+        "stock pure bf16, grouped by length": of_stock(bf16, bf16_optimizer, grouped, False),
+        "bigfast bf16-autocast": of_ours(ours, our_optimizer, True),
+        "bigfast bf16-master": of_ours(ours_bf16, our_bf16_optimizer, False),
+        "bigfast swap, autocast": of_ours(swapped, our_optimizer, True),
+    }
+
+
+def encoding(config: StockConfig, batch: Batch, shape: str, device: torch.device) -> Workload:
+    """The encoder alone, in bf16; its outputs at real tokens are held against fp32's."""
+    mask = batch["attention_mask"]
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        ours = BertForMaskedLM(our_config(BertConfig, config))
+    tokens, pairs = int(mask.sum()), int(mask.sum(1).square().sum())
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": mask}
+    state: dict[str, nn.Module] = {}
+
+    @torch.inference_mode()
+    def encode(model: nn.Module, autocast: bool = False) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            return model(**inputs).last_hidden_state[mask.bool()]
+
+    def build() -> dict[str, Entry]:
+        torch.manual_seed(0)
+        stock = StockMaskedLM(config).to(device).eval()
+        bf16, swapped, _, ours_bf16 = twins(stock, BertForMaskedLM, config)
+        state["stock"] = stock.bert
+        swapped = copy.deepcopy(swapped).to(torch.bfloat16)
+        models = {
+            "stock autocast": (stock.bert, True),
+            "stock pure bf16": (bf16.bert, False),
+            "bigfast bf16": (ours_bf16.bert.eval(), False),
+            "bigfast swap, bf16": (swapped.bert, False),
+            "stock pure bf16, compiled": (compiled(bf16.bert), False),
+        }
+        return {
+            name: Entry(
+                partial(encode, model, autocast),
+                partial(encode, bf16.bert if "compiled" in name else model, autocast),
+                tokens, compiled="compiled" in name,
+            )
+            for name, (model, autocast) in models.items()
+        }  # fmt: skip
+
+    return Workload(
+        shape, "inference", build, tokens, ours.flops(tokens, pairs) / 3,
+        truth=lambda: encode(state["stock"]),
+    )  # fmt: skip

@@ -1,0 +1,75 @@
+"""The one list of rivals: torch eager comes with each case; here is what else there may be.
+
+Every one runs in its best setting that needs no code of ours. One that cannot run here is a row
+with the reason.
+"""
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch._functorch import config
+
+Function = Callable[..., Any]
+
+
+def compiled(function: Function) -> Function:
+    """torch.compile of `function`, static shapes; what compiled before it is forgotten, so that
+    no recompilation limit turns it back into eager code."""
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False)
+
+
+def keeping_graphs(kept: bool) -> AbstractContextManager:
+    """Around compiling and calling what runs the backward of one forward more than once: compiled
+    code may not reuse what the forward saved, then."""
+    return config.patch(donated_buffer=False) if kept else nullcontext()
+
+
+def liger(name: str, call: Function) -> dict[str, Function]:
+    """{"liger": call(that function of Liger's, *arguments)}, where it is installed with a GPU."""
+    if not torch.cuda.is_available() or find_spec("liger_kernel") is None:
+        return {}
+    function = getattr(import_module("liger_kernel.transformers.functional"), name)
+    return {"liger": lambda *arguments: call(function, *arguments)}
+
+
+def flash_attn() -> Function | None:
+    """`flash_attn_func`, where flash-attn is installed with a GPU."""
+    if not torch.cuda.is_available() or find_spec("flash_attn") is None:
+        return None
+    return import_module("flash_attn").flash_attn_func
+
+
+def sdpa_backends(attention: Function, *arguments: Any) -> dict[str, Function]:
+    """`attention` under each backend of torch's SDPA that takes the arguments, by its name."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    backends = {
+        "math": SDPBackend.MATH,
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+    }
+
+    def forced(backend: SDPBackend) -> Function:
+        def run(*arguments: Any) -> Any:
+            with sdpa_kernel(backend):
+                return attention(*arguments)
+
+        return run
+
+    found = {}
+    for name, backend in backends.items():
+        with warnings.catch_warnings():  # torch tells why a backend does not serve
+            warnings.simplefilter("ignore")
+            try:
+                forced(backend)(*arguments)
+            except RuntimeError:
+                continue
+        found[name] = forced(backend)
+    return found

@@ -3,9 +3,9 @@
 //
 // with label smoothing e and z-loss z, mostly 0.
 // A row is read once for its sum of exponentials, which are taken of x - shift. The shift is the
-// largest logit of the first block; a block with a logit far above it raises it, and is read again
-// while it is in L1. Shift and sum are kept apart: log(sum) + shift, rounded, would cost large
-// logits their probabilities.
+// largest logit of the first block; a block whose sum shows a logit far above it raises it, and is
+// read again while it is in L1. Shift and sum are kept apart: log(sum) + shift, rounded, would cost
+// large logits their probabilities.
 #pragma once
 
 #include "cpu/cross_entropy.h"
@@ -18,7 +18,7 @@ namespace {
 constexpr float kInfinity = __builtin_inff();
 constexpr int64_t kBlock = 2048;  // columns: 8 KB at most
 
-constexpr float kHeadroom = 20.0f;  // how far above the shift a logit may lie
+constexpr float kMostSum = 1e12f;  // of a block; more: a logit lies far above the shift
 
 struct RowStats {
   float shift = -kInfinity;
@@ -64,36 +64,26 @@ BIGFAST_INLINE float block_max(const Row& row, int64_t begin, int64_t end) {
   return result;
 }
 
-struct BlockStats {
-  float max, sum;
-};
-
 // Chains of additions are kept short: a row may have one large term, and every small one that is
 // added to it by itself costs a rounding.
 template <class Row>
-BIGFAST_INLINE BlockStats block_stats(const Row& row, int64_t begin, int64_t end, float shift) {
+BIGFAST_INLINE float block_sum(const Row& row, int64_t begin, int64_t end, float shift) {
   constexpr int64_t kPart = 32 * F::W;
   const F low(shift), zero(0.0f);
-  F total = zero, m[4] = {low, low, low, low};
+  F total = zero;
   int64_t i = begin;
   while (i + kPart <= end) {
     F s[4] = {zero, zero, zero, zero};
     for (const int64_t stop = i + kPart; i < stop; i += 4 * F::W)
-      for (int k = 0; k < 4; ++k) {
-        const F v = row.at(i + k * F::W, Full{});
-        m[k] = max(m[k], v);
-        s[k] = s[k] + exp_logit(v - low);
-      }
+      for (int k = 0; k < 4; ++k) s[k] = s[k] + exp_logit(row.at(i + k * F::W, Full{}) - low);
     total = total + ((s[0] + s[1]) + (s[2] + s[3]));
   }
   F rest = zero;
   for (; i < end; i += F::W) {
     const Part part{static_cast<int>(end - i < F::W ? end - i : F::W)};
-    const F v = row.at(i, part);
-    m[0] = max(m[0], only(v - low, part) + low);
-    rest = rest + only(exp_logit(v - low), part);
+    rest = rest + only(exp_logit(row.at(i, part) - low), part);
   }
-  return {max_lane(max(max(m[0], m[1]), max(m[2], m[3]))), sum(total + rest)};
+  return sum(total + rest);
 }
 
 template <class Row>
@@ -118,13 +108,14 @@ RowStats row_stats(const Row& row, int64_t n, LossTerms terms) {
     if (stats.shift == -kInfinity) stats.shift = block_max(row, begin, end);
     // While all is -inf, nothing is to be taken off: -inf - -inf would be NaN.
     if (stats.shift == -kInfinity) continue;
-    BlockStats block = block_stats(row, begin, end, stats.shift);
-    if (block.max > stats.shift + kHeadroom) {
-      stats.sum *= exp(stats.shift - block.max);
-      stats.shift = block.max;
-      block = block_stats(row, begin, end, stats.shift);
+    float sum = block_sum(row, begin, end, stats.shift);
+    if (sum > kMostSum) {
+      const float shift = block_max(row, begin, end);
+      stats.sum *= exp(stats.shift - shift);
+      stats.shift = shift;
+      sum = block_sum(row, begin, end, shift);
     }
-    stats.sum += block.sum;
+    stats.sum += sum;
   }
   return stats;
 }

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A build without isolation finds cmake and ninja here.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test build lint bench clean
+.PHONY: quickstart test test-arm64 build lint bench clean
 .DEFAULT_GOAL := build
 
 $(VENV)/.ready: requirements/dev.txt
@@ -30,11 +30,19 @@ quickstart: build
 test: build
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests
 
+# The portable kernels on another processor, under an emulator; from Debian:
+#   apt install g++-aarch64-linux-gnu qemu-user
+test-arm64: $(VENV)/.ready
+	cmake -G Ninja -B build/arm64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ >/dev/null
+	cmake --build build/arm64
+	qemu-aarch64 build/arm64/kernels
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.inl')
 
 # Measures here (half an hour on two cores), and draws README's figures and tables from the results.
 RESULTS := benchmarks/results/cpu

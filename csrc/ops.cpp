@@ -60,11 +60,11 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   // dy like x -> dx, dbias or (0).
   m.def("bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)");
 
-  // gate, up (T, N), unit last stride; y, dy (T, N).
+  // gate, up (T, N), unit last stride; y, dy (T, N); the gradients of both side by side (T, 2 N).
   m.def("swiglu_fwd(Tensor gate, Tensor up) -> Tensor");
-  m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> (Tensor dgate, Tensor dup)");
+  m.def("swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> Tensor");
   m.def("geglu_fwd(Tensor gate, Tensor up, bool tanh) -> Tensor");
-  m.def("geglu_bwd(Tensor dy, Tensor gate, Tensor up, bool tanh) -> (Tensor dgate, Tensor dup)");
+  m.def("geglu_bwd(Tensor dy, Tensor gate, Tensor up, bool tanh) -> Tensor");
 
   // q (T, H, D), k (T, Hk, D), unit last stride; cos, sin fp32 (P, R/2); positions (T) int32 or
   // int64 (absent: t % seqlen) -> q, k turned, or turned back where inverse: the backward.

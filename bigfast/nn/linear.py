@@ -38,5 +38,4 @@ class LinearSwiGLU(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features)."""
-        gate, up = super().forward(x).chunk(2, dim=-1)
-        return ops.swiglu(gate, up)
+        return ops.swiglu(super().forward(x))

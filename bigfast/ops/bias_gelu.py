@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from . import dtypes, registry
 from .library import register_fake
+from .rows import flat, shaped
 
 
 def bias_gelu_ref(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") -> Tensor:
@@ -27,18 +28,17 @@ def bias_gelu_ref(x: Tensor, bias: Tensor | None = None, *, approximate: str = "
 class _BiasGelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, tanh):
-        x2d = x.reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous()
+        x2d = flat(x)
         ctx.save_for_backward(x2d, bias)
         ctx.tanh = tanh
-        return torch.ops.bigfast.bias_gelu_fwd(x2d, bias, tanh).view(x.shape)
+        return shaped(torch.ops.bigfast.bias_gelu_fwd(x2d, bias, tanh), x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
         x2d, bias = ctx.saved_tensors
-        dy2d = dy.reshape(x2d.shape).contiguous()
-        dx, dbias = torch.ops.bigfast.bias_gelu_bwd(dy2d, x2d, bias, ctx.tanh)
-        return dx.view(dy.shape), None if bias is None else dbias, None
+        dx, dbias = torch.ops.bigfast.bias_gelu_bwd(flat(dy), x2d, bias, ctx.tanh)
+        return shaped(dx, dy.shape), None if bias is None else dbias, None
 
 
 @register_fake("bias_gelu_fwd")

@@ -13,10 +13,13 @@ from torch.autograd.function import once_differentiable
 
 from . import gated, registry
 from .library import register_fake
+from .rows import flat, shaped
 
 
-def geglu_ref(gate: Tensor, up: Tensor, *, approximate: str = "none") -> Tensor:
+def geglu_ref(gate: Tensor, up: Tensor | None = None, *, approximate: str = "none") -> Tensor:
     """`geglu` in plain torch: any device, any dtype, differentiable any number of times."""
+    if up is None:
+        gate, up = gate.chunk(2, dim=-1)
     wide = torch.promote_types(torch.float32, gate.dtype)
     return (F.gelu(gate.to(wide), approximate=approximate) * up.to(wide)).to(gate.dtype)
 
@@ -24,19 +27,21 @@ def geglu_ref(gate: Tensor, up: Tensor, *, approximate: str = "none") -> Tensor:
 class _Geglu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate, up, tanh):
-        shape = gate.shape
-        gate, up = gated.rows(gate), gated.rows(up)
+        ctx.shape, ctx.halves = gate.shape, up is None
+        gate, up = gated.both(gate, up)
         ctx.save_for_backward(gate, up)
         ctx.tanh = tanh
-        return torch.ops.bigfast.geglu_fwd(gate, up, tanh).view(shape)
+        y = torch.ops.bigfast.geglu_fwd(gate, up, tanh)
+        return shaped(y, (*ctx.shape[:-1], y.shape[1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        gate, up = ctx.saved_tensors
-        dy2d = dy.reshape(gate.shape).contiguous()
-        dgate, dup = torch.ops.bigfast.geglu_bwd(dy2d, gate, up, ctx.tanh)
-        return dgate.view(dy.shape), dup.view(dy.shape), None
+        grads = torch.ops.bigfast.geglu_bwd(flat(dy), *ctx.saved_tensors, ctx.tanh)
+        if ctx.halves:
+            return shaped(grads, ctx.shape), None, None
+        dgate, dup = grads.chunk(2, dim=-1)
+        return shaped(dgate, ctx.shape), shaped(dup, ctx.shape), None
 
 
 @register_fake("geglu_fwd")
@@ -46,19 +51,19 @@ def _(gate, up, tanh):
 
 @register_fake("geglu_bwd")
 def _(dy, gate, up, tanh):
-    return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
+    return gate.new_empty(gate.shape[0], 2 * gate.shape[1])
 
 
 registry.register("geglu", cpu=(registry.cpp(gated.why_not_native), registry.REFERENCE))
 
 
-def geglu(gate: Tensor, up: Tensor, *, approximate: str = "none") -> Tensor:
+def geglu(gate: Tensor, up: Tensor | None = None, *, approximate: str = "none") -> Tensor:
     """gelu(gate) * up.
 
     Args:
-        gate: (..., N), fp32, bf16, fp16 or fp64. With unit last stride, rows may lie apart (gate
-            and up as the halves of one product): they are read in place.
-        up: like gate in shape and dtype; its strides may differ.
+        gate: (..., N), fp32, bf16, fp16 or fp64. Rows with unit last stride are read in place.
+        up: like gate in shape and dtype; its strides may differ. None: `gate` is (..., 2 N), one
+            product whose halves are gate and up, and gets its gradient as one.
         approximate: "none" (exact) or "tanh", as torch.nn.functional.gelu.
 
     Returns:

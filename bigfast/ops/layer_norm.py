@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from . import dropout, norm, registry
 from .library import register_fake
+from .rows import flat, shaped
 
 
 def layer_norm_ref(
@@ -41,9 +42,8 @@ def layer_norm_ref(
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, residual, weight, bias, rows, seed, threshold, eps, out_dtype):
-        features = x.shape[-1]
-        x2d = x.reshape(-1, features).contiguous()
-        residual2d = None if residual is None else residual.reshape(-1, features).contiguous()
+        x2d = flat(x)
+        residual2d = None if residual is None else flat(residual)
         y, r, mean, rstd = torch.ops.bigfast.layer_norm_fwd(
             x2d, residual2d, weight, bias, rows, seed, threshold, eps, out_dtype
         )
@@ -54,7 +54,8 @@ class _LayerNorm(torch.autograd.Function):
         # Without dropout x and residual have one gradient: it is written once.
         ctx.shares = ctx.has_residual and seed is None and residual.dtype == x.dtype
         ctx.set_materialize_grads(False)
-        return (y.view(x.shape), r.view(x.shape)) if made_r else y.view(x.shape)
+        y = shaped(y, x.shape)
+        return (y, shaped(r, x.shape)) if made_r else y
 
     @staticmethod
     @once_differentiable
@@ -62,14 +63,17 @@ class _LayerNorm(torch.autograd.Function):
         r, weight, mean, rstd, rows, seed = ctx.saved_tensors
         shape = (dr if dy is None else dy).shape
         # A y that was not used has no gradient: zeros.
-        dy2d = torch.zeros_like(r) if dy is None else dy.reshape(r.shape).contiguous()
-        dr2d = None if dr is None else dr.reshape(r.shape).contiguous()
+        dy2d = torch.zeros_like(r) if dy is None else flat(dy)
+        dr2d = None if dr is None else flat(dr)
         dx, dresidual, dweight, dbias = torch.ops.bigfast.layer_norm_bwd(
             dy2d, dr2d, r, weight, mean, rstd, rows, seed, ctx.threshold, ctx.x_dtype,
             ctx.has_residual and not ctx.shares, ctx.has_bias,
         )  # fmt: skip
-        dx = dx.view(shape)
-        dresidual = dx if ctx.shares else dresidual.view(shape) if ctx.has_residual else None
+        dx = shaped(dx, shape)
+        if ctx.shares:
+            dresidual = dx
+        else:
+            dresidual = shaped(dresidual, shape) if ctx.has_residual else None
         dbias = dbias if ctx.has_bias else None
         return dx, dresidual, dweight, dbias, None, None, None, None, None
 

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from . import dropout, norm, registry
 from .library import register_fake
+from .rows import flat, shaped
 
 
 def rms_norm_ref(
@@ -37,9 +38,8 @@ def rms_norm_ref(
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, residual, weight, rows, seed, threshold, eps, out_dtype):
-        features = x.shape[-1]
-        x2d = x.reshape(-1, features).contiguous()
-        residual2d = None if residual is None else residual.reshape(-1, features).contiguous()
+        x2d = flat(x)
+        residual2d = None if residual is None else flat(residual)
         y, r, rstd = torch.ops.bigfast.rms_norm_fwd(
             x2d, residual2d, weight, rows, seed, threshold, eps, out_dtype
         )
@@ -49,7 +49,8 @@ class _RMSNorm(torch.autograd.Function):
         # Without dropout x and residual have one gradient: it is written once.
         ctx.shares = ctx.has_residual and seed is None and residual.dtype == x.dtype
         ctx.set_materialize_grads(False)
-        return (y.view(x.shape), r.view(x.shape)) if made_r else y.view(x.shape)
+        y = shaped(y, x.shape)
+        return (y, shaped(r, x.shape)) if made_r else y
 
     @staticmethod
     @once_differentiable
@@ -57,14 +58,17 @@ class _RMSNorm(torch.autograd.Function):
         r, weight, rstd, rows, seed = ctx.saved_tensors
         shape = (dr if dy is None else dy).shape
         # A y that was not used has no gradient: zeros.
-        dy2d = torch.zeros_like(r) if dy is None else dy.reshape(r.shape).contiguous()
-        dr2d = None if dr is None else dr.reshape(r.shape).contiguous()
+        dy2d = torch.zeros_like(r) if dy is None else flat(dy)
+        dr2d = None if dr is None else flat(dr)
         dx, dresidual, dweight = torch.ops.bigfast.rms_norm_bwd(
             dy2d, dr2d, r, weight, rstd, rows, seed, ctx.threshold, ctx.x_dtype,
             ctx.has_residual and not ctx.shares,
         )  # fmt: skip
-        dx = dx.view(shape)
-        dresidual = dx if ctx.shares else dresidual.view(shape) if ctx.has_residual else None
+        dx = shaped(dx, shape)
+        if ctx.shares:
+            dresidual = dx
+        else:
+            dresidual = shaped(dresidual, shape) if ctx.has_residual else None
         return dx, dresidual, dweight, None, None, None, None, None
 
 

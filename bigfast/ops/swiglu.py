@@ -13,10 +13,13 @@ from torch.autograd.function import once_differentiable
 
 from . import gated, registry
 from .library import register_fake
+from .rows import flat, shaped
 
 
-def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
+def swiglu_ref(gate: Tensor, up: Tensor | None = None) -> Tensor:
     """`swiglu` in plain torch: any device, any dtype, differentiable any number of times."""
+    if up is None:
+        gate, up = gate.chunk(2, dim=-1)
     wide = torch.promote_types(torch.float32, gate.dtype)
     return (F.silu(gate.to(wide)) * up.to(wide)).to(gate.dtype)
 
@@ -24,18 +27,20 @@ def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
 class _Swiglu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate, up):
-        shape = gate.shape
-        gate, up = gated.rows(gate), gated.rows(up)
+        ctx.shape, ctx.halves = gate.shape, up is None
+        gate, up = gated.both(gate, up)
         ctx.save_for_backward(gate, up)
-        return torch.ops.bigfast.swiglu_fwd(gate, up).view(shape)
+        y = torch.ops.bigfast.swiglu_fwd(gate, up)
+        return shaped(y, (*ctx.shape[:-1], y.shape[1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        gate, up = ctx.saved_tensors
-        dy2d = dy.reshape(gate.shape).contiguous()
-        dgate, dup = torch.ops.bigfast.swiglu_bwd(dy2d, gate, up)
-        return dgate.view(dy.shape), dup.view(dy.shape)
+        grads = torch.ops.bigfast.swiglu_bwd(flat(dy), *ctx.saved_tensors)
+        if ctx.halves:
+            return shaped(grads, ctx.shape), None
+        dgate, dup = grads.chunk(2, dim=-1)
+        return shaped(dgate, ctx.shape), shaped(dup, ctx.shape)
 
 
 @register_fake("swiglu_fwd")
@@ -45,19 +50,19 @@ def _(gate, up):
 
 @register_fake("swiglu_bwd")
 def _(dy, gate, up):
-    return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
+    return gate.new_empty(gate.shape[0], 2 * gate.shape[1])
 
 
 registry.register("swiglu", cpu=(registry.cpp(gated.why_not_native), registry.REFERENCE))
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+def swiglu(gate: Tensor, up: Tensor | None = None) -> Tensor:
     """silu(gate) * up.
 
     Args:
-        gate: (..., N), fp32, bf16, fp16 or fp64. With unit last stride, rows may lie apart (gate
-            and up as the halves of one product): they are read in place.
-        up: like gate in shape and dtype; its strides may differ.
+        gate: (..., N), fp32, bf16, fp16 or fp64. Rows with unit last stride are read in place.
+        up: like gate in shape and dtype; its strides may differ. None: `gate` is (..., 2 N), one
+            product whose halves are gate and up, and gets its gradient as one.
 
     Returns:
         (..., N) in gate's dtype, contiguous; computed in fp32.

@@ -19,9 +19,9 @@ struct GatedBackward {
   const void* dy;    // (rows, features)
   const void* gate;  // as in forward
   const void* up;
-  void* dgate;  // (rows, features)
-  void* dup;    // (rows, features)
-  int64_t rows, features, gate_stride, up_stride;
+  void* dgate;  // (rows, features), grad_stride elements from row to row
+  void* dup;    // the same
+  int64_t rows, features, gate_stride, up_stride, grad_stride;
   DType dtype;
   bool tanh;  // geglu: the approximation, instead of the exact function
 };

@@ -41,8 +41,8 @@ void gated_bwd(const GatedBackward& a, Activation gate_of) {
     const T* dy = static_cast<const T*>(a.dy) + row * a.features;
     const T* gate = static_cast<const T*>(a.gate) + row * a.gate_stride;
     const T* up = static_cast<const T*>(a.up) + row * a.up_stride;
-    T* dgate = static_cast<T*>(a.dgate) + row * a.features;
-    T* dup = static_cast<T*>(a.dup) + row * a.features;
+    T* dgate = static_cast<T*>(a.dgate) + row * a.grad_stride;
+    T* dup = static_cast<T*>(a.dup) + row * a.grad_stride;
     columns(a.features, [&](int64_t i, auto lanes) BIGFAST_LAMBDA {
       const F g = load(gate + i, lanes), d = load(dy + i, lanes);
       const Gate s = gate_of(g);

@@ -48,12 +48,12 @@ inline void narrow_row(const float* from, int64_t n, void* to, DType dtype) {
   });
 }
 
-// Enough rows that a task outweighs its start, but no more than 64 for that alone, since sums over
-// the rows of a task lose bits as they grow; the split depends on the shape alone.
+// Enough rows that a task outweighs its start, but few, since sums over the rows of a task lose
+// bits as they grow; the split depends on the shape alone.
 inline int64_t rows_per_task(int64_t tokens, int64_t features) {
   const int64_t wanted = 1 + 8192 / (features + 1);
   const int64_t least = wanted < 64 ? wanted : 64;
-  const int64_t even = (tokens + 63) / 64;
+  const int64_t even = (tokens + 255) / 256;
   return even > least ? even : least;
 }
 

@@ -35,20 +35,21 @@ Tensor gated_forward(Kernel kernel, const Tensor& gate, const Tensor& up, bool t
   return y;
 }
 
+// Rows of dgate and dup side by side: the gradient of one product that gate and up are halves of.
 template <class Kernel>
-std::tuple<Tensor, Tensor> gated_backward(Kernel kernel, const Tensor& dy, const Tensor& gate,
-                                          const Tensor& up, bool tanh) {
+Tensor gated_backward(Kernel kernel, const Tensor& dy, const Tensor& gate, const Tensor& up,
+                      bool tanh) {
   auto args = gated_arguments<cpu::GatedBackward>(gate, up, tanh);
   check_contiguous(dy, "dy");
   STD_TORCH_CHECK(dy.numel() == gate.numel() && dy.scalar_type() == gate.scalar_type(),
                   "dy must be like gate");
-  Tensor dgate = empty({args.rows, args.features}, gate.scalar_type());
-  Tensor dup = empty({args.rows, args.features}, gate.scalar_type());
+  Tensor grads = empty({args.rows, 2 * args.features}, gate.scalar_type());
   args.dy = data(dy);
-  args.dgate = data(dgate);
-  args.dup = data(dup);
+  args.dgate = data(grads);
+  args.dup = static_cast<char*>(args.dgate) + args.features * grads.element_size();
+  args.grad_stride = 2 * args.features;
   kernel(args);
-  return {dgate, dup};
+  return grads;
 }
 
 }  // namespace bigfast

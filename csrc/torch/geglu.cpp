@@ -8,8 +8,7 @@ Tensor geglu_fwd(const Tensor gate, const Tensor up, bool tanh) {
   return gated_forward(cpu::geglu_fwd, gate, up, tanh);
 }
 
-std::tuple<Tensor, Tensor> geglu_bwd(const Tensor dy, const Tensor gate, const Tensor up,
-                                     bool tanh) {
+Tensor geglu_bwd(const Tensor dy, const Tensor gate, const Tensor up, bool tanh) {
   return gated_backward(cpu::geglu_bwd, dy, gate, up, tanh);
 }
 

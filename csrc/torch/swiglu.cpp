@@ -8,7 +8,7 @@ Tensor swiglu_fwd(const Tensor gate, const Tensor up) {
   return gated_forward(cpu::swiglu_fwd, gate, up, false);
 }
 
-std::tuple<Tensor, Tensor> swiglu_bwd(const Tensor dy, const Tensor gate, const Tensor up) {
+Tensor swiglu_bwd(const Tensor dy, const Tensor gate, const Tensor up) {
   return gated_backward(cpu::swiglu_bwd, dy, gate, up, false);
 }
 

@@ -67,6 +67,13 @@ def test_strides(implementation, dtype):
     check_op(turned(geglu), turned(geglu_ref), across)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5, 2 * 131), (3, 2, 64), (0, 6)])
+def test_one_product(implementation, shape, dtype):
+    halves = lambda both, **options: plain(*both.chunk(2, dim=-1), **options)
+    check_op(geglu, geglu_ref, leaf(*shape, dtype=dtype, scale=2), plain=halves)
+
+
 @native
 def test_halves_are_read_in_place():
     """The saved tensors are the halves themselves, not copies."""
@@ -116,6 +123,7 @@ def test_gradcheck_of_the_reference():
     [
         ({"gate": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "gate must be floating"),
         ({"up": torch.zeros(2, 3).double()}, TypeError, "up must have gate's dtype"),
+        ({"up": None}, ValueError, r"gate must have shape \(..., 2 N\) .* got \(2, 3\)"),
         ({"up": torch.zeros(2, 4)}, ValueError, r"same shape .* \(2, 3\) and \(2, 4\)"),
         ({"approximate": "erf"}, ValueError, "approximate must be .* got 'erf'"),
         ({"gate": torch.tensor(1.0), "up": torch.tensor(1.0)}, ValueError, "same shape"),

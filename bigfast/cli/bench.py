@@ -24,7 +24,7 @@ example:
   bigfast bench compare before.json after.json"""
 OPS_EXAMPLE = """\
 example:
-  bigfast bench ops                        every op; under ten minutes on two cores
+  bigfast bench ops                        every op; about ten minutes on two cores
   bigfast bench ops attention --quick      seconds
   bigfast bench ops --json ops.json --plot pictures"""
 MODEL_EXAMPLE = """\

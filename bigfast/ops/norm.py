@@ -53,6 +53,9 @@ def why_not_native(
             return f"serves float32 and bfloat16, not {dtype}"
     if bias is not None and bias.dtype != weight.dtype:
         return "weight and bias differ in dtype"
+    r_dtype = x.dtype if residual is None else residual.dtype
+    if r_dtype == torch.bfloat16 and not x.dtype == out_dtype == r_dtype:
+        return "serves a bfloat16 residual among bfloat16 tensors alone"
     return None
 
 

@@ -6,6 +6,12 @@
 
 namespace bigfast {
 
+// The kernels are not compiled for a bf16 residual among fp32 tensors.
+inline void check_dtypes(cpu::DType x, cpu::DType r, cpu::DType y) {
+  STD_TORCH_CHECK(r == cpu::DType::f32 || (x == r && y == r),
+                  "a bfloat16 residual goes with bfloat16 tensors alone");
+}
+
 // y, r (empty where x itself is r), rstd, and the kernel's arguments, mean still unset.
 inline std::tuple<Tensor, Tensor, Tensor, cpu::NormForward> norm_forward(
     const Tensor& x, const OptTensor& residual, const Tensor& weight, const OptTensor& bias,
@@ -44,6 +50,7 @@ inline std::tuple<Tensor, Tensor, Tensor, cpu::NormForward> norm_forward(
   args.r_dtype = dtype_of(r);
   args.y_dtype = dtype_of(y);
   args.w_dtype = dtype_of(weight);
+  check_dtypes(args.x_dtype, args.r_dtype, args.y_dtype);
   args.eps = static_cast<float>(eps);
   args.dropout = dropout_args(seed, rows, threshold, tokens);
   return {y, r, rstd, args};
@@ -87,6 +94,7 @@ inline std::tuple<Tensor, Tensor, Tensor, cpu::NormBackward> norm_backward(
   args.r_dtype = dtype_of(r);
   args.y_dtype = dtype_of(dy);
   args.w_dtype = dtype_of(weight);
+  check_dtypes(args.x_dtype, args.r_dtype, args.y_dtype);
   args.dropout = dropout_args(seed, rows, threshold, tokens);
   return {dx, dresidual, dweight, args};
 }

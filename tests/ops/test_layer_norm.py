@@ -12,7 +12,7 @@ from suite import (
     native,
 )
 
-from bigfast.ops import dropout_seed, layer_norm, layer_norm_ref
+from bigfast.ops import backend, dropout_seed, layer_norm, layer_norm_ref
 
 # One row; below, at and above vector widths; a prime; bert-base.
 SHAPES = [(1, 5), (3, 7), (2, 3, 16), (5, 131), (67, 384), (130, 768)]
@@ -78,6 +78,19 @@ def test_mixed_dtypes(implementation):
         layer_norm, layer_norm_ref, leaf(17, 96), leaf(96, dtype=torch.bfloat16),
         out_dtype=torch.bfloat16,
     )  # fmt: skip
+
+
+@native
+def test_bf16_residual_among_fp32_is_the_references():
+    x, residual, weight = leaf(5, 24), leaf(5, 24, dtype=torch.bfloat16), leaf(24)
+    want = layer_norm_ref(x, weight, residual=residual)
+    assert torch.equal(layer_norm(x, weight, residual=residual), want)
+    with backend("cpp"), pytest.raises(ValueError, match="among bfloat16 tensors alone"):
+        layer_norm(x, weight, residual=residual)
+    with pytest.raises(RuntimeError, match="bfloat16 tensors alone"):
+        torch.ops.bigfast.layer_norm_fwd(
+            x, residual, weight, None, None, None, 0, 1e-5, torch.float32
+        )
 
 
 def test_zero_rows(implementation):

@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _fresh():
     torch.manual_seed(0)
+    if "torch._dynamo" in sys.modules:  # or another test's compilations count towards a limit
+        sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture(scope="session")

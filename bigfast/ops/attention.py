@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dropout, registry
+from . import autograd, dropout, registry
 from .library import register_fake
 from .norm import FLOATS
 
@@ -329,7 +329,7 @@ def attention(
     if name == "torch":
         return _sdpa(q, k, v, right == 0, scale)
     slopes = None if alibi_slopes is None else alibi_slopes.detach().contiguous()
-    return _Attention.apply(
-        q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, slopes, seed, dropout.threshold(dropout_p),
-        left, right, scale,
+    return autograd.apply(
+        _Attention, q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, slopes, seed,
+        dropout.threshold(dropout_p), left, right, scale,
     )  # fmt: skip

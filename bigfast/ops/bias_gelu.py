@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dtypes, registry
+from . import autograd, dtypes, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -76,7 +76,7 @@ def bias_gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none
     name = registry.choose("bias_gelu", x.device.type, x, bias)
     if name == "reference" or torch._C._are_functorch_transforms_active():
         return bias_gelu_ref(x, bias, approximate=approximate)
-    return _BiasGelu.apply(x, bias, approximate == "tanh")
+    return autograd.apply(_BiasGelu, x, bias, approximate == "tanh")
 
 
 def _check(x: Tensor, bias: Tensor | None, approximate: str) -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import registry
+from . import autograd, registry
 from .library import register_fake
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -176,7 +176,9 @@ def cross_entropy(
             label_smoothing=label_smoothing, z_loss=z_loss,
         )  # fmt: skip
     try:
-        return _CrossEntropy.apply(input, target, ignore_index, reduction, label_smoothing, z_loss)
+        return autograd.apply(
+            _CrossEntropy, input, target, ignore_index, reduction, label_smoothing, z_loss
+        )
     except RuntimeError:  # the kernel met a label out of range: say which
         if can_read_labels(target):
             check_labels(target, input.shape[1], ignore_index)

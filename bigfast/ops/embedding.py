@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dropout, dtypes, indices, registry
+from . import autograd, dropout, dtypes, indices, registry
 from .library import register_fake
 
 
@@ -220,9 +220,9 @@ def embedding(
             out_dtype=out_dtype,
         )  # fmt: skip
     else:
-        call = lambda: _Embedding.apply(
-            input_ids, word, position, position_ids, token_type, token_type_ids, norm_weight,
-            norm_bias, rows, seed, dropout.threshold(dropout_p), eps,
+        call = lambda: autograd.apply(
+            _Embedding, input_ids, word, position, position_ids, token_type, token_type_ids,
+            norm_weight, norm_bias, rows, seed, dropout.threshold(dropout_p), eps,
             -1 if padding_idx is None else padding_idx, out_dtype,
         )  # fmt: skip
     return indices.guarded(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import gated, registry
+from . import autograd, gated, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -78,4 +78,4 @@ def geglu(gate: Tensor, up: Tensor | None = None, *, approximate: str = "none") 
     name = registry.choose("geglu", gate.device.type, gate)
     if name == "reference" or torch._C._are_functorch_transforms_active():
         return geglu_ref(gate, up, approximate=approximate)
-    return _Geglu.apply(gate, up, approximate == "tanh")
+    return autograd.apply(_Geglu, gate, up, approximate == "tanh")

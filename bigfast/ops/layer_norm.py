@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dropout, norm, registry
+from . import autograd, dropout, norm, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -144,8 +144,9 @@ def layer_norm(
             x, weight, bias, residual=residual, eps=eps, dropout_p=dropout_p, seed=seed,
             rows=rows, return_residual=return_residual, out_dtype=out_dtype,
         )  # fmt: skip
-    outputs = _LayerNorm.apply(
-        x, residual, weight, bias, rows, seed, dropout.threshold(dropout_p), eps, out_dtype
-    )
+    outputs = autograd.apply(
+        _LayerNorm, x, residual, weight, bias, rows, seed, dropout.threshold(dropout_p), eps,
+        out_dtype,
+    )  # fmt: skip
     y, r = outputs if isinstance(outputs, tuple) else (outputs, x)
     return (y, r) if return_residual else y

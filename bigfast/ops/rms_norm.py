@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dropout, norm, registry
+from . import autograd, dropout, norm, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -135,8 +135,8 @@ def rms_norm(
             x, weight, residual=residual, eps=eps, dropout_p=dropout_p, seed=seed, rows=rows,
             return_residual=return_residual, out_dtype=out_dtype,
         )  # fmt: skip
-    outputs = _RMSNorm.apply(
-        x, residual, weight, rows, seed, dropout.threshold(dropout_p), eps, out_dtype
+    outputs = autograd.apply(
+        _RMSNorm, x, residual, weight, rows, seed, dropout.threshold(dropout_p), eps, out_dtype
     )
     y, r = outputs if isinstance(outputs, tuple) else (outputs, x)
     return (y, r) if return_residual else y

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import dtypes, indices, registry
+from . import autograd, dtypes, indices, registry
 from .library import register_fake
 
 
@@ -122,7 +122,7 @@ def rotary(
     if name == "reference" or torch._C._are_functorch_transforms_active():
         call = lambda: rotary_ref(q, k, cos, sin, positions=positions, interleaved=interleaved)
     else:
-        call = lambda: _Rotary.apply(q, k, cos, sin, positions, interleaved)
+        call = lambda: autograd.apply(_Rotary, q, k, cos, sin, positions, interleaved)
     return indices.guarded(call, ("positions", positions, cos.shape[0]))
 
 

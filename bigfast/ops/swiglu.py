@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import gated, registry
+from . import autograd, gated, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -74,4 +74,4 @@ def swiglu(gate: Tensor, up: Tensor | None = None) -> Tensor:
     name = registry.choose("swiglu", gate.device.type, gate)
     if name == "reference" or torch._C._are_functorch_transforms_active():
         return swiglu_ref(gate, up)
-    return _Swiglu.apply(gate, up)
+    return autograd.apply(_Swiglu, gate, up)

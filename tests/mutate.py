@@ -1,0 +1,146 @@
+"""Do the tests notice a broken kernel? Breaks each kernel on purpose and runs its tests.
+
+    python tests/mutate.py                  every mutant; hours: for the night
+    python tests/mutate.py attention        of one op
+    python tests/mutate.py --only csrc      of C++, or `kernels`: of Triton
+
+A mutant is one line of tests/mutants/<op>.toml: a text that stands once in a file of the kernel,
+and what is put in its place. It is killed where a test of the op fails, and survives where none
+does. Works in a copy of the tree; the exit code is the number of survivors.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).parent / "mutants"
+KINDS = ("mask", "scale", "bound", "seed", "stride", "order", "rounding")
+LIMIT = 600  # seconds of tests; a mutant that hangs them is killed
+
+
+class Mutant(NamedTuple):
+    op: str
+    kind: str
+    file: str
+    find: str
+    put: str
+
+    def __str__(self) -> str:
+        return f"{self.op}, {self.kind}, {self.file}: {self.find!r} -> {self.put!r}"
+
+
+def mutants(op: str | None = None) -> list[Mutant]:
+    """All mutants, or those of one op."""
+    found = []
+    for path in sorted(FOLDER.glob(f"{op or '*'}.toml")):
+        for file, lines in tomllib.loads(path.read_text()).items():
+            found += [Mutant(path.stem, kind, file, find, put) for kind, find, put in lines]
+    return found
+
+
+def copy_tree(to: Path) -> None:
+    """The files that git knows, and the built libraries; kernels and benchmarks inside the package,
+    as they are when it is installed."""
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    ).stdout.split()  # fmt: skip
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, to / name)
+    for library in (ROOT / "bigfast").glob("*.so"):
+        shutil.copy(library, to / "bigfast")
+    for part in ("kernels", "benchmarks"):
+        (to / "bigfast" / part).symlink_to(to / part)
+
+
+def build(tree: Path) -> bool:
+    """The C++ libraries of the copy; only what has changed. False where it does not compile."""
+    run = lambda *words: subprocess.run(words, cwd=tree, capture_output=True, check=False)
+    folder = tree / "build" / "mutants"
+    if not folder.exists():
+        python = f"-DPython_EXECUTABLE={sys.executable}"
+        run("cmake", "-G", "Ninja", "-B", str(folder), python).check_returncode()
+    return run("cmake", "--build", str(folder)).returncode == 0
+
+
+def survives(tree: Path, mutant: Mutant) -> tuple[bool, str]:
+    """Whether the op's tests pass with the mutant in place, and what they said."""
+    path = tree / mutant.file
+    text = path.read_text()
+    assert text.count(mutant.find) == 1, f"stands {text.count(mutant.find)} times: {mutant}"
+    path.write_text(text.replace(mutant.find, mutant.put))
+    native = mutant.file.startswith("csrc/")
+    try:
+        if native and not build(tree):
+            return True, "does not compile, so nothing was tested"
+        return _tests_pass(tree, mutant.op, "not triton" if native else "triton")
+    finally:
+        path.write_text(text)
+
+
+def _tests_pass(tree: Path, op: str, which: str) -> tuple[bool, str]:
+    files = sorted(str(p.relative_to(tree)) for p in (tree / "tests/ops").glob(f"test_{op}*.py"))
+    command = [
+        sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-k",
+        which, *files,
+    ]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=env, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"hangs for {LIMIT} s"
+    if done.returncode == 1:
+        failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+        return False, failed[0].split("::", 1)[-1] if failed else "failed"
+    if done.returncode < 0:
+        return False, f"crashed by signal {-done.returncode}"
+    if done.returncode:
+        raise RuntimeError(f"no test could run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return True, "all tests pass"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ops", nargs="*", metavar="OP", help="default: every op")
+    parser.add_argument("--only", default="", metavar="FOLDER", help="csrc or kernels")
+    chosen = parser.parse_args()
+    every = [m for op in chosen.ops or [None] for m in mutants(op)]
+    every = [m for m in every if m.file.startswith(chosen.only)]
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="mutants") as folder:
+        tree = Path(folder) / "tree"
+        copy_tree(tree)
+        if any(m.file.startswith("csrc/") for m in every):
+            print("building the C++ that mutants are made of", flush=True)
+            assert build(tree), "the tree as it is does not build"
+        for i, mutant in enumerate(every, 1):
+            begin = time.perf_counter()
+            survived, why = survives(tree, mutant)
+            if survived:
+                survivors.append(mutant)
+            took = f"{time.perf_counter() - begin:.0f} s"
+            word = "SURVIVED" if survived else "killed"
+            print(f"{i}/{len(every)}  {word}, {took}: {mutant}\n      {why}", flush=True)
+    print(f"{len(survivors)} of {len(every)} mutants survived", *survivors, sep="\n  ")
+    return min(len(survivors), 100)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -93,6 +93,17 @@ def test_bf16_residual_among_fp32_is_the_references():
         )
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    x, residual = leaf(19, 130, dtype=torch.float16), leaf(19, 130, dtype=torch.float16)
+    weight, bias = leaf(130, dtype=torch.float16), leaf(130, dtype=torch.float16)
+    check_op(
+        layer_norm, layer_norm_ref, x, weight, bias, residual=residual, dropout_p=0.1,
+        seed=dropout_seed(), return_residual=True,
+    )  # fmt: skip
+
+
 def test_zero_rows(implementation):
     x, weight = torch.empty(0, 24, requires_grad=True), leaf(24)
     y = layer_norm(x, weight, dropout_p=0.5)

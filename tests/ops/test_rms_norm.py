@@ -51,6 +51,15 @@ def test_mask_is_the_references_bit_for_bit(implementation):
     assert torch.equal(ours[1], reference[1])
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    check_op(
+        rms_norm, rms_norm_ref, leaf(19, 130, dtype=torch.float16), leaf(130),
+        residual=leaf(19, 130, dtype=torch.float16), return_residual=True,
+    )  # fmt: skip
+
+
 def test_zero_rows_and_strides(implementation):
     x, weight = torch.empty(0, 24, requires_grad=True), leaf(24)
     rms_norm(x, weight, dropout_p=0.5).sum().backward()

@@ -90,7 +90,6 @@ def backward_kernel(
     program = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < FEATURES
-    w = tl.load(weight + cols, mask=inside, other=0.0).to(tl.float32)
     dw = tl.zeros((BLOCK,), tl.float32)
     db = tl.zeros((BLOCK,), tl.float32)
     for row in range(program, tokens, tl.num_programs(0)):
@@ -102,7 +101,8 @@ def backward_kernel(
         scaling = tl.load(rstd + row)
         h *= scaling
         dw += d * h
-        g = d * w
+        # From the cache, row by row: registers are short.
+        g = d * tl.load(weight + cols, mask=inside, other=0.0).to(tl.float32)
         grad = g - h * (tl.sum(g * h, 0) / FEATURES)
         if mean is not None:
             grad -= tl.sum(g, 0) / FEATURES

@@ -40,20 +40,22 @@ def sum_kernel(
     COLS: tl.constexpr,
 ):
     cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    inside = cols < FEATURES
     which = tl.program_id(1)
     lanes = tl.arange(0, ROWS)
     source = partials + which * count * FEATURES + cols[None, :]
     total = tl.zeros((ROWS, COLS), tl.float32)
     for start in range(0, count, ROWS):
         row = start + lanes[:, None]
-        inside = (row < count) & (cols[None, :] < FEATURES)
-        total += tl.load(source + row * FEATURES, mask=inside, other=0.0)
+        exists = (row < count) & inside[None, :]
+        total += tl.load(source + row * FEATURES, mask=exists, other=0.0)
     result = tl.sum(total, 0)
     if second is None:
-        tl.store(first + cols, result, mask=cols < FEATURES)
+        tl.store(first + cols, result, mask=inside)
+    elif which == 0:
+        tl.store(first + cols, result, mask=inside)
     else:
-        tl.store(first + cols, result, mask=(cols < FEATURES) & (which == 0))
-        tl.store(second + cols, result, mask=(cols < FEATURES) & (which == 1))
+        tl.store(second + cols, result, mask=inside)
 
 
 def add_partials(partials: Tensor, first: Tensor, second: Tensor | None = None) -> None:

@@ -67,7 +67,7 @@ def backward_kernel(
         d = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32) * (c + slope)
         tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
         if dbias is not None:
-            total += tl.where(inside, d, 0.0)
+            total += d
     if dbias is not None:
         part = tl.sum(total, 0, keep_dims=True)
         tl.store(dbias + program * FEATURES + cols, part, mask=exists)

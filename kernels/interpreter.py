@@ -1,7 +1,8 @@
-"""Repairs of Triton's interpreter, which takes bfloat16 for what it is not.
+"""Repairs of Triton's interpreter.
 
-It cuts fp32 off where a GPU rounds to the nearest bfloat16, and multiplies the bits of bfloat16
-matrices as integers.
+It takes bfloat16 for what it is not: it cuts fp32 off where a GPU rounds to the nearest bfloat16,
+and multiplies the bits of bfloat16 matrices as integers. And what an assertion in a kernel raises
+is no RuntimeError, which it is on a GPU.
 """
 
 from functools import cache
@@ -22,9 +23,13 @@ def _widen(x: np.ndarray) -> np.ndarray:
     return (x.astype(np.uint32) << 16).view(np.float32)
 
 
+class KernelError(interpreter.InterpreterError, RuntimeError):
+    """What was raised in a kernel."""
+
+
 @cache
 def repair() -> None:
-    """Have the interpreter convert and multiply bfloat16 as a GPU does."""
+    """Have the interpreter convert and multiply bfloat16, and fail, as a GPU does."""
     convert = interpreter._convert_float
     dot = interpreter.InterpreterBuilder.create_dot
 
@@ -44,5 +49,6 @@ def repair() -> None:
         ]
         return dot(self, *wide)
 
+    interpreter.InterpreterError = KernelError
     interpreter._convert_float = convert_float
     interpreter.InterpreterBuilder.create_dot = create_dot

@@ -66,6 +66,15 @@ def forward_kernel(
     tl.store(y + at, v.to(y.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def input_gradient(g, h, scaling, FEATURES: tl.constexpr, CENTERED: tl.constexpr):
+    """The gradient of a row r from g = dy w and h = (r - mean) rstd, both 0 outside of the row."""
+    grad = g - h * (tl.sum(g * h, 0) / FEATURES)
+    if CENTERED:
+        grad -= tl.sum(g, 0) / FEATURES
+    return grad * scaling
+
+
 @triton.jit(do_not_specialize=["threshold", "tokens"])
 def backward_kernel(
     dy,  # (T, N)
@@ -103,12 +112,9 @@ def backward_kernel(
         dw += d * h
         # From the cache, row by row: registers are short.
         g = d * tl.load(weight + cols, mask=inside, other=0.0).to(tl.float32)
-        grad = g - h * (tl.sum(g * h, 0) / FEATURES)
-        if mean is not None:
-            grad -= tl.sum(g, 0) / FEATURES
         if dbias is not None:
             db += d
-        grad *= scaling
+        grad = input_gradient(g, h, scaling, FEATURES, mean is not None)
         if dr is not None:
             grad += tl.load(dr + at, mask=inside, other=0.0).to(tl.float32)
         if dresidual is not None:
@@ -122,7 +128,7 @@ def backward_kernel(
         tl.store(dbias + part, db, mask=inside)
 
 
-def _block(features: int) -> tuple[int, int]:
+def block_of(features: int) -> tuple[int, int]:
     """Columns that a program holds, and its warps: 16 numbers of each row per thread."""
     block = max(16, triton.next_power_of_2(features))
     return block, min(16, max(1, block // 512))
@@ -151,7 +157,7 @@ def forward(
     y = torch.empty_like(x, dtype=out_dtype)
     r = like.new_empty(tokens if made_r else 0, features)
     rstd = x.new_empty(tokens, dtype=torch.float32)
-    block, num_warps = _block(features)
+    block, num_warps = block_of(features)
     forward_kernel[(tokens,)](
         x, residual, _contiguous(weight), _contiguous(bias), _contiguous(rows), seed, y,
         r if made_r else None, mean, rstd, threshold, keep_scale(threshold), eps,
@@ -180,7 +186,7 @@ def backward(
     dresidual = r.new_empty(tokens if has_residual else 0, features)
     dweight = weight.new_empty(features)
     dbias = weight.new_empty(features if has_bias else 0)
-    block, num_warps = _block(features)
+    block, num_warps = block_of(features)
     count = partials.programs(r, tokens, num_warps)
     parts = r.new_empty(2 if has_bias else 1, count, features, dtype=torch.float32)
     backward_kernel[(count,)](

@@ -50,11 +50,9 @@ def sum_kernel(
         exists = (row < count) & inside[None, :]
         total += tl.load(source + row * FEATURES, mask=exists, other=0.0)
     result = tl.sum(total, 0)
-    if second is None:
+    if which == 0:
         tl.store(first + cols, result, mask=inside)
-    elif which == 0:
-        tl.store(first + cols, result, mask=inside)
-    else:
+    elif second is not None:
         tl.store(second + cols, result, mask=inside)
 
 

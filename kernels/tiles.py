@@ -1,4 +1,4 @@
-"""How elementwise kernels cut rows (T, N) into tiles.
+"""How elementwise kernels cut rows (T, N) into tiles, and how kernels assert.
 
 256 columns of 16 bits are what one warp loads at once, 16 bytes per thread, and divide the widths
 of most models, so that few lanes idle; 8 rows of them give each of 4 warps two loads per input.
@@ -9,6 +9,10 @@ import triton.language as tl
 
 NUM_WARPS = 4
 _TILE = 2048
+
+# Launch options of kernels that check indices with tl.device_assert: on a GPU nobody could read them
+# before without waiting for it. Without checks of the overflow of every sum, which come with them.
+ASSERTING = {"debug": True, "sanitize_overflow": False}
 
 
 def tile(features: int) -> tuple[int, int]:

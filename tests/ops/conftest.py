@@ -1,7 +1,9 @@
 """Every op test that takes `implementation` runs on each implementation available here."""
 
 import math
+from contextlib import nullcontext
 
+import bounds
 import pytest
 
 from bigfast.ops import library, registry
@@ -35,7 +37,8 @@ def implementation(request):
     before = library.cpu_isa() if isa else None
     if isa:
         library.set_cpu_isa(isa)
-    with registry.backend(name):
+    checks = bounds.checked() if name == "triton" else nullcontext()
+    with checks, registry.backend(name):
         yield request.param
     if before:
         library.set_cpu_isa(before)

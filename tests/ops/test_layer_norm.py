@@ -8,6 +8,7 @@ from suite import (
     check_double_backward_raises,
     check_functorch,
     check_threads,
+    edge_p,
     leaf,
     native,
 )
@@ -58,8 +59,8 @@ def test_mask_is_the_references_bit_for_bit(implementation):
     """r = dropout(1): its zeros are the mask; logical rows pick the rows of the mask."""
     x, weight, seed = torch.ones(40, 300), torch.ones(300), dropout_seed()
     rows = torch.randperm(40, dtype=torch.int32)
-    for choice in (None, rows):
-        kwargs = {"dropout_p": 0.25, "seed": seed, "rows": choice, "return_residual": True}
+    for choice, p in ((None, 0.25), (rows, 0.25), (None, edge_p(seed))):
+        kwargs = {"dropout_p": p, "seed": seed, "rows": choice, "return_residual": True}
         assert torch.equal(
             layer_norm(x, weight, **kwargs)[1], layer_norm_ref(x, weight, **kwargs)[1]
         )

@@ -10,8 +10,8 @@ import triton.language as tl
 NUM_WARPS = 4
 _TILE = 2048
 
-# Launch options of kernels that check indices with tl.device_assert: on a GPU nobody could read them
-# before without waiting for it. Without checks of the overflow of every sum, which come with them.
+# Launch options of kernels that check indices with tl.device_assert: nobody could read them before
+# without waiting for the GPU. Checks of every sum's overflow, which come with it, are left out.
 ASSERTING = {"debug": True, "sanitize_overflow": False}
 
 

@@ -1,7 +1,7 @@
 """Triton's launchers behind the schemas of the native ops, which keep their autograd and fakes.
 
 bigfast.kernels.<op> (kernels/<op>.py) has a function of each native op's name, <op>_fwd and
-<op>_bwd, with its arguments and results. It serves tensors on the GPU, and is imported, and Triton
+<op>_bwd, or <op>, with its arguments and results. It serves tensors on the GPU, and is imported, and Triton
 with it, at the first call.
 
 In Triton's interpreter (TRITON_INTERPRET=1) the same functions take tensors on the CPU, where the
@@ -24,11 +24,16 @@ _library = torch.library.Library("bigfast", "IMPL")
 def serve(*names: str) -> None:
     """Have Triton serve the native ops of these names on CUDA tensors."""
     for name in names:
-        op = name.removesuffix("_fwd").removesuffix("_bwd")
+        op = op_of(name)
         launch = _launcher(op, name)
         _library.impl(name, launch, "CUDA")
         if TRITON_INTERPRETED:
             _interpret(op, name, launch)
+
+
+def op_of(name: str) -> str:
+    """The op that native op `name` is a part of."""
+    return name.removesuffix("_fwd").removesuffix("_bwd")
 
 
 def _launcher(op: str, name: str) -> Callable:

@@ -21,5 +21,9 @@ _SCHEMAS = (
     "swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> Tensor",
     "geglu_fwd(Tensor gate, Tensor up, bool tanh) -> Tensor",
     "geglu_bwd(Tensor dy, Tensor gate, Tensor up, bool tanh) -> Tensor",
+    "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
+    "bool interleaved, bool inverse) -> (Tensor, Tensor)",
+    "unpad(Tensor x, Tensor rows) -> Tensor",
+    "pad(Tensor x, Tensor rows, SymInt padded) -> Tensor",
 )
 SCHEMAS = {schema.partition("(")[0]: schema for schema in _SCHEMAS}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bigfast.kernels import bias_gelu, geglu, layer_norm, rms_norm, swiglu
+from bigfast.kernels import bias_gelu, geglu, layer_norm, pad, rms_norm, rotary, swiglu, unpad
 
 T = 64
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -57,6 +57,21 @@ def _geglu(n: int, dtype: torch.dtype, tanh: bool) -> None:
     geglu.geglu_bwd(_rows(n, dtype), gate, up, tanh)
 
 
+def _rotary(heads: int, k_heads: int, dim: int, dtype: torch.dtype, interleaved: bool) -> None:
+    """q and k are parts of one product."""
+    q, k = _rows((heads + k_heads) * dim, dtype).view(T, -1, dim).split((heads, k_heads), dim=1)
+    table, positions = torch.empty(T, dim // 2), _vector(T, torch.int32)
+    rotary.rotary(q, k, table, table, positions, T, interleaved, False)
+
+
+def _unpad(n: int, dtype: torch.dtype) -> None:
+    unpad.unpad(_rows(n, dtype), _vector(T, torch.int32))
+
+
+def _pad(n: int, dtype: torch.dtype) -> None:
+    pad.pad(_rows(n, dtype), _vector(T, torch.int32), 2 * T)
+
+
 CASES: dict[str, Callable[[], None]] = {
     "layer_norm bf16 768": lambda: _layer_norm(768, BF16, BF16),
     "layer_norm fp16 1024, fp32 residual": lambda: _layer_norm(1024, FP16, FP32),
@@ -67,4 +82,8 @@ CASES: dict[str, Callable[[], None]] = {
     "swiglu bf16 2816": lambda: _swiglu(2816, BF16),
     "geglu bf16 1152": lambda: _geglu(1152, BF16, False),
     "geglu bf16 2048, tanh": lambda: _geglu(2048, BF16, True),
+    "rotary bf16 12 x 64": lambda: _rotary(12, 12, 64, BF16, False),
+    "rotary fp16 32 + 8 x 128, interleaved": lambda: _rotary(32, 8, 128, FP16, True),
+    "unpad bf16 768": lambda: _unpad(768, BF16),
+    "pad fp32 1024": lambda: _pad(1024, FP32),
 }

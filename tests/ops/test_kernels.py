@@ -10,6 +10,7 @@ from suite import native
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigfast.ops import bias_gelu, layer_norm, rms_norm, swiglu
+from bigfast.ops.kernels import op_of
 from bigfast.ops.schemas import SCHEMAS
 
 pytest.importorskip("triton")
@@ -24,7 +25,7 @@ def test_schemas_are_those_of_the_library(name):
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_launchers_take_the_arguments_of_the_schemas(name):
-    module = importlib.import_module(f"bigfast.kernels.{name[:-4]}")
+    module = importlib.import_module(f"bigfast.kernels.{op_of(name)}")
     launcher = getattr(module, name).__code__
     schema = torch._C.parse_schema(f"bigfast::{SCHEMAS[name]}")
     names = launcher.co_varnames[: launcher.co_argcount]

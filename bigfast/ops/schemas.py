@@ -23,6 +23,10 @@ _SCHEMAS = (
     "geglu_bwd(Tensor dy, Tensor gate, Tensor up, bool tanh) -> Tensor",
     "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
     "bool interleaved, bool inverse) -> (Tensor, Tensor)",
+    "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction, "
+    "float label_smoothing, float z_loss) -> (Tensor loss, Tensor stats, Tensor count)",
+    "cross_entropy_bwd(Tensor dloss, Tensor input, Tensor target, Tensor stats, Tensor count, "
+    "int ignore_index, str reduction, float label_smoothing, float z_loss) -> Tensor",
     "unpad(Tensor x, Tensor rows) -> Tensor",
     "pad(Tensor x, Tensor rows, SymInt padded) -> Tensor",
 )

@@ -5,7 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bigfast.kernels import bias_gelu, geglu, layer_norm, pad, rms_norm, rotary, swiglu, unpad
+from bigfast.kernels import (
+    bias_gelu,
+    cross_entropy,
+    geglu,
+    layer_norm,
+    pad,
+    rms_norm,
+    rotary,
+    swiglu,
+    unpad,
+)
 
 T = 64
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -64,6 +74,13 @@ def _rotary(heads: int, k_heads: int, dim: int, dtype: torch.dtype, interleaved:
     rotary.rotary(q, k, table, table, positions, T, interleaved, False)
 
 
+def _cross_entropy(classes: int, dtype: torch.dtype, label_smoothing: float) -> None:
+    logits, target = _rows(classes, dtype), _vector(T, torch.int64)
+    options = (-100, "mean", label_smoothing, 0.0)
+    loss, stats, count = cross_entropy.cross_entropy_fwd(logits, target, *options)
+    cross_entropy.cross_entropy_bwd(loss, logits, target, stats, count, *options)
+
+
 def _unpad(n: int, dtype: torch.dtype) -> None:
     unpad.unpad(_rows(n, dtype), _vector(T, torch.int32))
 
@@ -84,6 +101,9 @@ CASES: dict[str, Callable[[], None]] = {
     "geglu bf16 2048, tanh": lambda: _geglu(2048, BF16, True),
     "rotary bf16 12 x 64": lambda: _rotary(12, 12, 64, BF16, False),
     "rotary fp16 32 + 8 x 128, interleaved": lambda: _rotary(32, 8, 128, FP16, True),
+    "cross_entropy bf16 30522, smoothed": lambda: _cross_entropy(30522, BF16, 0.1),
+    "cross_entropy bf16 32000": lambda: _cross_entropy(32000, BF16, 0.0),
+    "cross_entropy fp32 50304": lambda: _cross_entropy(50304, FP32, 0.0),
     "unpad bf16 768": lambda: _unpad(768, BF16),
     "pad fp32 1024": lambda: _pad(1024, FP32),
 }

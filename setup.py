@@ -42,7 +42,7 @@ class CMakeBuild(build_ext):
 
 
 mapped = {"bigfast.kernels": "kernels", "bigfast.benchmarks": "benchmarks"}
-packages = find_packages(include=["bigfast", "bigfast.*"])
+packages = find_packages(include=["bigfast", "bigfast.*"], exclude=[*mapped])
 for name, folder in mapped.items():
     packages += [name] + [f"{name}.{sub}" for sub in find_packages(folder)]
 setup(
@@ -50,7 +50,7 @@ setup(
     package_dir=mapped,
     package_data={
         "bigfast": ["*.so", "_build_failure.txt", "py.typed"],
-        "bigfast.kernels": ["README.md"],  # makes the folder, which may have no module, importable
+        "bigfast.kernels": ["README.md"],
     },
     ext_modules=[Extension("bigfast._data", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and Triton's interpreter, in which its kernels run on the CPU."""
 
 import os
 import sys
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+# Triton reads it when it is imported, which no test module must do before this.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dtypes, registry
+from . import autograd, dtypes, kernels, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -55,7 +55,16 @@ def _why_not_native(x: Tensor, bias: Tensor | None) -> str | None:
     return dtypes.why_not_native(x.dtype, x.dtype if bias is None else bias.dtype)
 
 
-registry.register("bias_gelu", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(x: Tensor, bias: Tensor | None) -> str | None:
+    return dtypes.why_not_triton(x.device, x.dtype, x.dtype if bias is None else bias.dtype)
+
+
+kernels.serve("bias_gelu_fwd", "bias_gelu_bwd")
+registry.register(
+    "bias_gelu",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
 
 
 def bias_gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") -> Tensor:

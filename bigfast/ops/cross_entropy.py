@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, registry
+from . import autograd, dtypes, kernels, registry
 from .library import register_fake
 
 REDUCTIONS = ("mean", "sum", "none")
-_NATIVE = (torch.float32, torch.bfloat16)
 
 
 def cross_entropy_ref(
@@ -125,12 +124,19 @@ def _(dloss, input, target, stats, count, *options):
 
 
 def _why_not_native(input: Tensor) -> str | None:
-    if input.dtype not in _NATIVE:
-        return f"serves float32 and bfloat16, not {input.dtype}"
-    return None
+    return dtypes.why_not_native(input.dtype)
 
 
-registry.register("cross_entropy", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(input: Tensor) -> str | None:
+    return dtypes.why_not_triton(input.device, input.dtype)
+
+
+kernels.serve("cross_entropy_fwd", "cross_entropy_bwd")
+registry.register(
+    "cross_entropy",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
 
 
 def cross_entropy(

@@ -5,6 +5,7 @@ from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NATIVE = (torch.float32, torch.bfloat16)
+_TRITON = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_float(name: str, tensor: Tensor | None) -> None:
@@ -17,4 +18,16 @@ def why_not_native(*dtypes: torch.dtype) -> str | None:
     for dtype in dtypes:
         if dtype not in _NATIVE:
             return f"serves float32 and bfloat16, not {dtype}"
+    return None
+
+
+def why_not_triton(device: torch.device, *dtypes: torch.dtype) -> str | None:
+    """Why Triton's row-wise kernels cannot serve these dtypes on `device`, or None."""
+    for dtype in dtypes:
+        if dtype not in _TRITON:
+            return f"serves float32, bfloat16 and float16, not {dtype}"
+    if torch.bfloat16 in dtypes and device.type == "cuda" and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < 8:
+            return f"bfloat16 needs compute capability 8.0, not {major}.{minor}"
     return None

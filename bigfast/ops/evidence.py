@@ -98,10 +98,18 @@ _CALLS: dict[str, Callable[[Make], object]] = {
 }  # fmt: skip
 _TEST_FILES = {"pad": "unpad"}  # where it is not the op's own
 
+_RUNGS = ("reference", "cpu")
+_TRITON_RUNGS = ("interpreter", "compiled")
+
+
+def _has_triton(op: str) -> bool:
+    return any(candidate.name == "triton" for candidate in registry.candidates(op, "cuda"))
+
+
 EVIDENCE = {
     op: Evidence(
         f"tests/ops/test_{_TEST_FILES.get(op, op)}.py",
-        ("reference", "cpu"),
+        _RUNGS + (_TRITON_RUNGS if _has_triton(op) else ()),
         call,
     )
     for op, call in _CALLS.items()

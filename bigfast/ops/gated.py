@@ -28,6 +28,11 @@ def why_not_native(gate: Tensor) -> str | None:
     return dtypes.why_not_native(gate.dtype)
 
 
+def why_not_triton(gate: Tensor) -> str | None:
+    """Why the Triton kernels cannot serve, or None."""
+    return dtypes.why_not_triton(gate.device, gate.dtype)
+
+
 def both(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor]:
     """gate and up as rows (T, N): the halves of `gate` where there is no up."""
     if up is not None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, gated, registry
+from . import autograd, gated, kernels, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -54,7 +54,12 @@ def _(dy, gate, up, tanh):
     return gate.new_empty(gate.shape[0], 2 * gate.shape[1])
 
 
-registry.register("geglu", cpu=(registry.cpp(gated.why_not_native), registry.REFERENCE))
+kernels.serve("geglu_fwd", "geglu_bwd")
+registry.register(
+    "geglu",
+    cpu=(registry.cpp(gated.why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(gated.why_not_triton), registry.REFERENCE),
+)
 
 
 def geglu(gate: Tensor, up: Tensor | None = None, *, approximate: str = "none") -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dropout, norm, registry
+from . import autograd, dropout, kernels, norm, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -100,7 +100,12 @@ def _(dy, dr, r, weight, mean, rstd, rows, seed, threshold, x_dtype, has_residua
     )
 
 
-registry.register("layer_norm", cpu=(registry.cpp(norm.why_not_native), registry.REFERENCE))
+kernels.serve("layer_norm_fwd", "layer_norm_bwd")
+registry.register(
+    "layer_norm",
+    cpu=(registry.cpp(norm.why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(norm.why_not_triton), registry.REFERENCE),
+)
 
 
 def layer_norm(

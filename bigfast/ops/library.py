@@ -1,9 +1,13 @@
-"""The native library: loaded here and nowhere else, with the reason where it is missing."""
+"""What can serve besides torch, each with the reason where it is missing: the native library, which
+is loaded here and nowhere else, and Triton."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
+from .schemas import SCHEMAS
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -45,11 +49,19 @@ def set_cpu_isa(name: str) -> None:
 
 
 NATIVE_MISSING = _load()  # None: the native ops exist
+TRITON_MISSING = None if find_spec("triton") else "triton is not installed: pip install triton"
+# Triton's interpreter runs kernels on the CPU, in NumPy; Triton reads this when it is imported.
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on")
+
+if NATIVE_MISSING is not None:
+    _library = torch.library.Library("bigfast", "FRAGMENT")
+    for _schema in SCHEMAS.values():
+        _library.define(_schema)
 
 
 def register_fake(name: str):
-    """Decorator: the fake (shape-only) kernel of native op `name`, where the library is loaded."""
-    if NATIVE_MISSING is None:
+    """Decorator: the fake (shape-only) kernel of native op `name`, where that is defined."""
+    if NATIVE_MISSING is None or name in SCHEMAS:
         return torch.library.register_fake(f"bigfast::{name}")
     return lambda fake: fake
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from . import dropout
+from . import dropout, dtypes
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NATIVE = (torch.float32, torch.bfloat16)
+_TRITON_FEATURES = 8192  # a row, its gradients and its share of dweight are held in registers
 
 
 def check(
@@ -57,6 +58,18 @@ def why_not_native(
     if r_dtype == torch.bfloat16 and not x.dtype == out_dtype == r_dtype:
         return "serves a bfloat16 residual among bfloat16 tensors alone"
     return None
+
+
+def why_not_triton(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype
+) -> str | None:
+    """Why the Triton kernels cannot serve, or None."""
+    if bias is not None and bias.dtype != weight.dtype:
+        return "weight and bias differ in dtype"
+    if weight.shape[0] > _TRITON_FEATURES:
+        return f"serves up to {_TRITON_FEATURES} features, not {weight.shape[0]}"
+    r_dtype = x.dtype if residual is None else residual.dtype
+    return dtypes.why_not_triton(x.device, x.dtype, r_dtype, weight.dtype, out_dtype)
 
 
 def residual_sum(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from .library import NATIVE_MISSING
+from .library import NATIVE_MISSING, TRITON_INTERPRETED, TRITON_MISSING
 
 NAMES = ("cpp", "triton", "torch", "flash_attn", "reference")
 
@@ -38,6 +38,13 @@ def cpp(why_not: Callable[..., str | None]) -> Implementation:
     return Implementation("cpp", why_not)
 
 
+def triton(why_not: Callable[..., str | None]) -> Implementation:
+    """The Triton kernels, which cannot serve where triton is not installed."""
+    if TRITON_MISSING is not None:
+        return Implementation("triton", lambda *args: TRITON_MISSING)
+    return Implementation("triton", why_not)
+
+
 REFERENCE = Implementation("reference", always)
 
 _candidates: dict[str, dict[str, tuple[Implementation, ...]]] = {}
@@ -56,7 +63,16 @@ def ops() -> list[str]:
 
 
 def candidates(op: str, device: str) -> tuple[Implementation, ...]:
-    return _candidates[op].get(device, (REFERENCE,))
+    found = _candidates[op].get(device, (REFERENCE,))
+    if device == "cpu" and TRITON_INTERPRETED:
+        # Behind the reference, which serves everything: the interpreter serves where it is forced.
+        found += tuple(c for c in _candidates[op].get("cuda", ()) if c.name == "triton")
+    return found
+
+
+def forced(op: str) -> str | None:
+    """The implementation that `op` is forced to at present, or None."""
+    return _forced.get(op) or _forced.get(None)
 
 
 def choose(op: str, device: str, *args) -> str:
@@ -66,9 +82,9 @@ def choose(op: str, device: str, *args) -> str:
     """
     if _watched is not None:
         _watched.append((op, device, args))
-    forced = _forced.get(op) or _forced.get(None)
-    if forced is not None:
-        return _choose_forced(op, device, forced, args)
+    name = forced(op)
+    if name is not None:
+        return _choose_forced(op, device, name, args)
     for candidate in candidates(op, device):
         if candidate.why_not(*args) is None:
             if _notice_due and candidate.name == "reference" and device == "cpu":
@@ -80,13 +96,14 @@ def choose(op: str, device: str, *args) -> str:
 def why_no_kernel(op: str, device: str) -> str | None:
     """Why nothing but the reference could serve `op` on `device`, or None. A forced choice has no
     reason: it was asked for."""
-    if _forced.get(op) or _forced.get(None):
+    if forced(op):
         return None
+    names = {candidate.name for candidate in candidates(op, device)}
     if device == "cpu" and NATIVE_MISSING is not None:
         return NATIVE_MISSING
-    if all(candidate.name == "reference" for candidate in candidates(op, device)):
-        return f"{op} has no fused kernel for {device} yet"
-    return None
+    if names == {"triton", "reference"} and TRITON_MISSING is not None:
+        return TRITON_MISSING
+    return f"{op} has no fused kernel for {device} yet" if names == {"reference"} else None
 
 
 @contextmanager
@@ -100,20 +117,19 @@ def watch() -> Iterator[list[tuple[str, str, tuple]]]:
         _watched = before
 
 
-def _choose_forced(op: str, device: str, forced: str, args: tuple) -> str:
-    if forced == "reference":
-        return forced
+def _choose_forced(op: str, device: str, name: str, args: tuple) -> str:
+    if name == "reference":
+        return name
     reasons = []
     for candidate in candidates(op, device):
         reason = candidate.why_not(*args)
-        if candidate.name == forced and reason is None:
-            return forced
+        if candidate.name == name and reason is None:
+            return name
         reasons.append(f"  {candidate.name}: {reason or 'can serve'}")
-    if forced not in {candidate.name for candidate in candidates(op, device)}:
-        reasons.append(f"  {forced}: has no implementation of {op} on {device}")
+    if name not in {candidate.name for candidate in candidates(op, device)}:
+        reasons.append(f"  {name}: has no implementation of {op} on {device}")
     raise ValueError(
-        f"backend {forced!r} was asked for, but cannot serve {op} on {device}:\n"
-        + "\n".join(reasons)
+        f"backend {name!r} was asked for, but cannot serve {op} on {device}:\n" + "\n".join(reasons)
     )
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dropout, norm, registry
+from . import autograd, dropout, kernels, norm, registry
 from .library import register_fake
 from .rows import flat, shaped
 
@@ -92,7 +92,12 @@ def _(dy, dr, r, weight, rstd, rows, seed, threshold, x_dtype, has_residual):
     )
 
 
-registry.register("rms_norm", cpu=(registry.cpp(norm.why_not_native), registry.REFERENCE))
+kernels.serve("rms_norm_fwd", "rms_norm_bwd")
+registry.register(
+    "rms_norm",
+    cpu=(registry.cpp(norm.why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(norm.why_not_triton), registry.REFERENCE),
+)
 
 
 def rms_norm(

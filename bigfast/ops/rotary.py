@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dtypes, indices, registry
+from . import autograd, dtypes, indices, kernels, registry
 from .library import register_fake
 
 
@@ -89,7 +89,16 @@ def _why_not_native(q: Tensor) -> str | None:
     return dtypes.why_not_native(q.dtype)
 
 
-registry.register("rotary", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(q: Tensor) -> str | None:
+    return dtypes.why_not_triton(q.device, q.dtype)
+
+
+kernels.serve("rotary")
+registry.register(
+    "rotary",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
 
 
 def rotary(

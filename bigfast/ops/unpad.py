@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import indices, registry
+from . import indices, kernels, registry
 from .library import register_fake
 
 
@@ -107,8 +107,13 @@ def _(x, rows, padded):
     return x.new_empty(padded, x.shape[1])
 
 
-registry.register("unpad", cpu=(registry.cpp(registry.always), registry.REFERENCE))
-registry.register("pad", cpu=(registry.cpp(registry.always), registry.REFERENCE))
+for _op in ("unpad", "pad"):
+    kernels.serve(_op)
+    registry.register(
+        _op,
+        cpu=(registry.cpp(registry.always), registry.REFERENCE),
+        cuda=(registry.triton(registry.always), registry.REFERENCE),
+    )
 
 
 def unpad(x: Tensor, packing: Packing) -> Tensor:

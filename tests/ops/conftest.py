@@ -1,23 +1,44 @@
 """Every op test that takes `implementation` runs on each implementation available here."""
 
+import math
+from contextlib import nullcontext
+
+import bounds
 import pytest
 
 from bigfast.ops import library, registry
 
-
-def _implementations() -> list[str]:
-    native = library.NATIVE_MISSING is None
-    return ["reference"] + ([f"cpp-{isa}" for isa in library.cpu_isas()] if native else [])
+# The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU.
+_INTERPRETED = 100_000
 
 
-@pytest.fixture(params=_implementations())
+def _implementations(op: str) -> list[str]:
+    found = ["reference"]
+    if library.NATIVE_MISSING is None:
+        found += [f"cpp-{isa}" for isa in library.cpu_isas()]
+    if op in registry.ops() and library.TRITON_MISSING is None:
+        found += [c.name for c in registry.candidates(op, "cpu") if c.name == "triton"]
+    return found
+
+
+def pytest_generate_tests(metafunc):
+    if "implementation" in metafunc.fixturenames:
+        op = metafunc.module.__name__.removeprefix("test_")
+        metafunc.parametrize("implementation", _implementations(op), indirect=True)
+
+
+@pytest.fixture
 def implementation(request):
-    """Forces `reference`, or `cpp` in one instruction set, for every op of the test."""
+    """Forces `reference`, `cpp` in one instruction set or `triton`, for every op of the test."""
     name, _, isa = request.param.partition("-")
+    shape = request.node.callspec.params.get("shape", ())
+    if name == "triton" and math.prod(shape) > _INTERPRETED:
+        pytest.skip("too large for the interpreter")
     before = library.cpu_isa() if isa else None
     if isa:
         library.set_cpu_isa(isa)
-    with registry.backend(name):
+    checks = bounds.checked() if name == "triton" else nullcontext()
+    with checks, registry.backend(name):
         yield request.param
     if before:
         library.set_cpu_isa(before)

@@ -6,7 +6,7 @@ from check import run
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bigfast.ops import library
+from bigfast.ops import dropout, library
 
 native = pytest.mark.skipif(
     library.NATIVE_MISSING is not None, reason="the native library is not built"
@@ -15,6 +15,12 @@ native = pytest.mark.skipif(
 
 def leaf(*shape: int, dtype=torch.float32, scale: float = 1.0) -> Tensor:
     return (torch.randn(*shape) * scale).to(dtype).requires_grad_()
+
+
+def edge_p(seed: Tensor) -> float:
+    """A dropout probability at whose threshold the first element of row 0 is: it is just kept."""
+    zero = torch.zeros((), dtype=torch.int64)
+    return int(dropout.philox(zero, zero, zero, seed)[0, 0]) / 65536
 
 
 def check_compiles(fn, *args, **kwargs) -> None:

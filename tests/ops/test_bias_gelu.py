@@ -64,6 +64,14 @@ def test_mixed_dtypes(implementation):
     check_op(bias_gelu, bias_gelu_ref, leaf(17, 96), leaf(96, dtype=torch.bfloat16))
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    x, bias = leaf(19, 131, dtype=torch.float16), leaf(131, dtype=torch.float16)
+    for approximate in APPROXIMATE:
+        check_op(bias_gelu, bias_gelu_ref, x, bias, plain=plain, approximate=approximate)
+
+
 def test_bias_gradient_is_summed_in_fp32(implementation):
     """Of 4096 equal bf16 terms, a bf16 sum would lose most."""
     x = torch.full((4096, 3), 2.0, dtype=torch.bfloat16)

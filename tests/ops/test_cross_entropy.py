@@ -14,8 +14,9 @@ from suite import (
 
 from bigfast.ops import cross_entropy, cross_entropy_ref
 
-# One class, below, at and above vector widths, more than one block of columns (2048), BERT's words.
-SHAPES = [(1, 1), (3, 7), (2, 16), (67, 131), (5, 2049), (9, 5000), (7, 30522)]
+# One class, below, at and above vector widths, more than one block of columns (2048), BERT's words,
+# more than Triton holds of a row.
+SHAPES = [(1, 1), (3, 7), (2, 16), (67, 131), (5, 2049), (9, 5000), (7, 30522), (3, 20001)]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -44,6 +45,14 @@ def test_label_smoothing_and_z_loss(implementation, dtype, terms, reduction):
     for shape in ((67, 131), (9, 5000), (3, 7)):
         input, target = leaf(*shape, dtype=dtype, scale=3), labels(*shape)
         check_op(cross_entropy, cross_entropy_ref, input, target, reduction=reduction, **terms)
+
+
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    input, target = leaf(19, 131, dtype=torch.float16, scale=3), labels(19, 131)
+    for terms in ({}, *TERMS):
+        check_op(cross_entropy, cross_entropy_ref, input, target, **terms)
 
 
 def test_equals_torch(implementation):

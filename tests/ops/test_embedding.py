@@ -9,6 +9,7 @@ from suite import (
     check_functorch,
     check_same,
     check_threads,
+    edge_p,
     leaf,
     native,
 )
@@ -70,8 +71,8 @@ def test_dropout(implementation, dtype, dropout_p):
 def test_mask_is_the_references_bit_for_bit(implementation):
     ids, word = torch.zeros(40, dtype=torch.int64), torch.ones(1, 300)
     rows, seed = torch.randperm(40, dtype=torch.int32), dropout_seed()
-    for choice in (None, rows):
-        kwargs = {"dropout_p": 0.25, "seed": seed, "rows": choice}
+    for choice, p in ((None, 0.25), (rows, 0.25), (None, edge_p(seed))):
+        kwargs = {"dropout_p": p, "seed": seed, "rows": choice}
         assert torch.equal(embedding(ids, word, **kwargs), embedding_ref(ids, word, **kwargs))
 
 

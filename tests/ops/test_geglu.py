@@ -48,6 +48,14 @@ def test_extreme_values(implementation, approximate):
     check_op(geglu, geglu_ref, gate, torch.ones(3), plain=exact, approximate=approximate)
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    gate, up = leaf(19, 131, dtype=torch.float16), leaf(19, 131, dtype=torch.float16)
+    for approximate in APPROXIMATE:
+        check_op(geglu, geglu_ref, gate, up, plain=plain, approximate=approximate)
+
+
 def test_zero_rows(implementation):
     for shape in ((0, 24), (3, 0, 24), (2, 0)):
         gate, up = leaf(*shape), leaf(*shape)

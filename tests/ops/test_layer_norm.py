@@ -8,6 +8,7 @@ from suite import (
     check_double_backward_raises,
     check_functorch,
     check_threads,
+    edge_p,
     leaf,
     native,
 )
@@ -58,8 +59,8 @@ def test_mask_is_the_references_bit_for_bit(implementation):
     """r = dropout(1): its zeros are the mask; logical rows pick the rows of the mask."""
     x, weight, seed = torch.ones(40, 300), torch.ones(300), dropout_seed()
     rows = torch.randperm(40, dtype=torch.int32)
-    for choice in (None, rows):
-        kwargs = {"dropout_p": 0.25, "seed": seed, "rows": choice, "return_residual": True}
+    for choice, p in ((None, 0.25), (rows, 0.25), (None, edge_p(seed))):
+        kwargs = {"dropout_p": p, "seed": seed, "rows": choice, "return_residual": True}
         assert torch.equal(
             layer_norm(x, weight, **kwargs)[1], layer_norm_ref(x, weight, **kwargs)[1]
         )
@@ -91,6 +92,17 @@ def test_bf16_residual_among_fp32_is_the_references():
         torch.ops.bigfast.layer_norm_fwd(
             x, residual, weight, None, None, None, 0, 1e-5, torch.float32
         )
+
+
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    x, residual = leaf(19, 130, dtype=torch.float16), leaf(19, 130, dtype=torch.float16)
+    weight, bias = leaf(130, dtype=torch.float16), leaf(130, dtype=torch.float16)
+    check_op(
+        layer_norm, layer_norm_ref, x, weight, bias, residual=residual, dropout_p=0.1,
+        seed=dropout_seed(), return_residual=True,
+    )  # fmt: skip
 
 
 def test_zero_rows(implementation):

@@ -15,8 +15,29 @@ def test_a_forced_choice_that_cannot_serve_is_an_error_with_reasons():
     with bigfast.backend("cpp"), pytest.raises(ValueError, match="float16") as error:
         call(torch.float16)
     assert "layer_norm on cpu" in str(error.value) and "reference: can serve" in str(error.value)
-    with bigfast.backend("triton", op="layer_norm"), pytest.raises(ValueError, match="has no impl"):
+    with bigfast.backend("flash_attn"), pytest.raises(ValueError, match="has no implementation"):
         call()
+
+
+def test_triton_serves_the_cpu_in_its_interpreter_alone_and_if_forced(monkeypatch):
+    names = lambda: [candidate.name for candidate in registry.candidates("layer_norm", "cpu")]
+    monkeypatch.setattr(registry, "TRITON_INTERPRETED", True)
+    assert names() == ["cpp", "reference", "triton"]
+    monkeypatch.setattr(registry, "TRITON_INTERPRETED", False)
+    assert names() == ["cpp", "reference"]
+    with bigfast.backend("triton"), pytest.raises(ValueError, match="has no implementation"):
+        call()
+
+
+def test_triton_says_what_it_cannot_serve(monkeypatch):
+    why_not = registry.candidates("layer_norm", "cuda")[0].why_not
+    x, weight = torch.zeros(2, 8193), torch.ones(8193)
+    assert "up to 8192" in why_not(x, None, weight, None, x.dtype)
+    x, weight = x.double()[:, :8], weight.double()[:8]
+    assert "not torch.float64" in why_not(x, None, weight, None, x.dtype)
+    monkeypatch.setattr(registry, "TRITON_MISSING", "triton is not installed")
+    assert registry.triton(registry.always).why_not() == "triton is not installed"
+    assert registry.why_no_kernel("layer_norm", "cuda") == "triton is not installed"
 
 
 def test_unknown_names_are_errors():

@@ -10,6 +10,7 @@ from suite import (
     check_double_backward_raises,
     check_functorch,
     check_threads,
+    edge_p,
     leaf,
     native,
 )
@@ -44,11 +45,19 @@ def test_dropout_and_residual_out(implementation, dtype, residual):
 
 def test_mask_is_the_references_bit_for_bit(implementation):
     x, weight, seed = torch.ones(40, 300), torch.ones(300), dropout_seed()
-    kwargs = {"dropout_p": 0.25, "seed": seed, "rows": torch.randperm(40, dtype=torch.int32)}
-    ours, reference = (
-        f(x, weight, return_residual=True, **kwargs) for f in (rms_norm, rms_norm_ref)
-    )
-    assert torch.equal(ours[1], reference[1])
+    for p, rows in ((0.25, torch.randperm(40, dtype=torch.int32)), (edge_p(seed), None)):
+        kwargs = {"dropout_p": p, "seed": seed, "rows": rows, "return_residual": True}
+        ours, reference = (f(x, weight, **kwargs) for f in (rms_norm, rms_norm_ref))
+        assert torch.equal(ours[1], reference[1])
+
+
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    check_op(
+        rms_norm, rms_norm_ref, leaf(19, 130, dtype=torch.float16), leaf(130),
+        residual=leaf(19, 130, dtype=torch.float16), return_residual=True,
+    )  # fmt: skip
 
 
 def test_zero_rows_and_strides(implementation):

@@ -37,6 +37,13 @@ def test_extreme_values(implementation):
     check_op(swiglu, swiglu_ref, gate, torch.ones(3), plain=plain)
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    gate, up = leaf(19, 131, dtype=torch.float16), leaf(19, 131, dtype=torch.float16)
+    check_op(swiglu, swiglu_ref, gate, up, plain=plain)
+
+
 def test_zero_rows(implementation):
     for shape in ((0, 24), (3, 0, 24), (2, 0)):
         gate, up = leaf(*shape), leaf(*shape)

@@ -1,0 +1,33 @@
+"""Schemas of the ops that Triton serves, for where the C++ library, which has them, is not built.
+
+csrc/ops.cpp says what their arguments are; tests/ops/test_kernels.py asserts that both are equal.
+"""
+
+_SCHEMAS = (
+    "layer_norm_fwd(Tensor x, Tensor? residual, Tensor weight, Tensor? bias, Tensor? rows, "
+    "Tensor? seed, int threshold, float eps, ScalarType out_dtype) -> "
+    "(Tensor y, Tensor r, Tensor mean, Tensor rstd)",
+    "layer_norm_bwd(Tensor dy, Tensor? dr, Tensor r, Tensor weight, Tensor mean, Tensor rstd, "
+    "Tensor? rows, Tensor? seed, int threshold, ScalarType x_dtype, bool has_residual, "
+    "bool has_bias) -> (Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)",
+    "rms_norm_fwd(Tensor x, Tensor? residual, Tensor weight, Tensor? rows, Tensor? seed, "
+    "int threshold, float eps, ScalarType out_dtype) -> (Tensor y, Tensor r, Tensor rstd)",
+    "rms_norm_bwd(Tensor dy, Tensor? dr, Tensor r, Tensor weight, Tensor rstd, Tensor? rows, "
+    "Tensor? seed, int threshold, ScalarType x_dtype, bool has_residual) -> "
+    "(Tensor dx, Tensor dresidual, Tensor dweight)",
+    "bias_gelu_fwd(Tensor x, Tensor? bias, bool tanh) -> Tensor",
+    "bias_gelu_bwd(Tensor dy, Tensor x, Tensor? bias, bool tanh) -> (Tensor dx, Tensor dbias)",
+    "swiglu_fwd(Tensor gate, Tensor up) -> Tensor",
+    "swiglu_bwd(Tensor dy, Tensor gate, Tensor up) -> Tensor",
+    "geglu_fwd(Tensor gate, Tensor up, bool tanh) -> Tensor",
+    "geglu_bwd(Tensor dy, Tensor gate, Tensor up, bool tanh) -> Tensor",
+    "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? positions, SymInt seqlen, "
+    "bool interleaved, bool inverse) -> (Tensor, Tensor)",
+    "cross_entropy_fwd(Tensor input, Tensor target, int ignore_index, str reduction, "
+    "float label_smoothing, float z_loss) -> (Tensor loss, Tensor stats, Tensor count)",
+    "cross_entropy_bwd(Tensor dloss, Tensor input, Tensor target, Tensor stats, Tensor count, "
+    "int ignore_index, str reduction, float label_smoothing, float z_loss) -> Tensor",
+    "unpad(Tensor x, Tensor rows) -> Tensor",
+    "pad(Tensor x, Tensor rows, SymInt padded) -> Tensor",
+)
+SCHEMAS = {schema.partition("(")[0]: schema for schema in _SCHEMAS}

@@ -1,0 +1,45 @@
+"""Dropout masks: those of bigfast/ops/dropout.py, bit for bit.
+
+One call of Philox4x32-7 per eight columns gives the eight 16-bit numbers of those columns, so that
+a thread which loads 16 bytes draws for just the elements it holds: nothing is shuffled.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def keep_row(
+    seed,  # int64 (1)
+    row,  # the logical row: plane 0 of the counters
+    threshold,  # 0..65536: numbers below it drop their elements
+    BLOCK: tl.constexpr,  # columns, a multiple of 8
+):
+    """Which columns of a row are kept: bool (BLOCK)."""
+    calls = tl.arange(0, BLOCK // 8)
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), calls, tl.cast(row, tl.uint32), 0, 0, 7)
+    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # [call, i, j] holds word 2 i + j
+    numbers = tl.join(words & 0xFFFF, words >> 16)  # low, then high half of each word
+    return tl.reshape(numbers, (BLOCK,)).to(tl.int32) >= threshold
+
+
+@triton.jit
+def dropped(
+    v,  # fp32 (BLOCK): a row
+    seed,  # int64 (1)
+    rows,  # int32 (T): logical rows, or None: the row's own number
+    row,
+    threshold,
+    scale,  # of what is kept
+    BLOCK: tl.constexpr,
+):
+    """dropout(v), and so its gradient."""
+    logical = row
+    if rows is not None:
+        logical = tl.load(rows + row)
+    return tl.where(keep_row(seed, logical, threshold, BLOCK), v * scale, 0.0)
+
+
+def keep_scale(threshold: int) -> float:
+    """What kept elements are multiplied with; 0 where all are dropped."""
+    return 0.0 if threshold == 65536 else 65536 / (65536 - threshold)

@@ -1,0 +1,109 @@
+"""Calls of every Triton launcher at the shapes of models, for compile.py: name -> launch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bigfast.kernels import (
+    bias_gelu,
+    cross_entropy,
+    geglu,
+    layer_norm,
+    pad,
+    rms_norm,
+    rotary,
+    swiglu,
+    unpad,
+)
+
+T = 64
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+THRESHOLD = 6554  # dropout 0.1
+
+
+def _rows(n: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(T, n, dtype=dtype)
+
+
+def _vector(n: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(n, dtype=dtype)
+
+
+def _layer_norm(n: int, dtype: torch.dtype, r_dtype: torch.dtype) -> None:
+    """Residual, dropout, logical rows, and gradients of both results."""
+    x, residual, weight = _rows(n, dtype), _rows(n, r_dtype), _vector(n, dtype)
+    rows, seed = _vector(T, torch.int32), _vector(1, torch.int64)
+    layer_norm.layer_norm_fwd(x, residual, weight, weight, rows, seed, THRESHOLD, 1e-5, dtype)
+    statistics = _vector(T, FP32)
+    layer_norm.layer_norm_bwd(
+        x, residual, residual, weight, statistics, statistics, rows, seed, THRESHOLD, dtype, True,
+        True,
+    )  # fmt: skip
+
+
+def _rms_norm(n: int, dtype: torch.dtype) -> None:
+    """Residual, no dropout: x and residual share their gradient."""
+    x, weight = _rows(n, dtype), _vector(n, dtype)
+    rms_norm.rms_norm_fwd(x, x, weight, None, None, 0, 1e-6, dtype)
+    rms_norm.rms_norm_bwd(x, x, x, weight, _vector(T, FP32), None, None, 0, dtype, False)
+
+
+def _bias_gelu(n: int, dtype: torch.dtype, tanh: bool) -> None:
+    x, bias = _rows(n, dtype), _vector(n, dtype)
+    bias_gelu.bias_gelu_fwd(x, bias, tanh)
+    bias_gelu.bias_gelu_bwd(x, x, bias, tanh)
+
+
+def _swiglu(n: int, dtype: torch.dtype) -> None:
+    gate, up = _rows(2 * n, dtype).chunk(2, dim=1)
+    swiglu.swiglu_fwd(gate, up)
+    swiglu.swiglu_bwd(_rows(n, dtype), gate, up)
+
+
+def _geglu(n: int, dtype: torch.dtype, tanh: bool) -> None:
+    gate, up = _rows(2 * n, dtype).chunk(2, dim=1)
+    geglu.geglu_fwd(gate, up, tanh)
+    geglu.geglu_bwd(_rows(n, dtype), gate, up, tanh)
+
+
+def _rotary(heads: int, k_heads: int, dim: int, dtype: torch.dtype, interleaved: bool) -> None:
+    """q and k are parts of one product."""
+    q, k = _rows((heads + k_heads) * dim, dtype).view(T, -1, dim).split((heads, k_heads), dim=1)
+    table, positions = torch.empty(T, dim // 2), _vector(T, torch.int32)
+    rotary.rotary(q, k, table, table, positions, T, interleaved, False)
+
+
+def _cross_entropy(classes: int, dtype: torch.dtype, label_smoothing: float) -> None:
+    logits, target = _rows(classes, dtype), _vector(T, torch.int64)
+    options = (-100, "mean", label_smoothing, 0.0)
+    loss, stats, count = cross_entropy.cross_entropy_fwd(logits, target, *options)
+    cross_entropy.cross_entropy_bwd(loss, logits, target, stats, count, *options)
+
+
+def _unpad(n: int, dtype: torch.dtype) -> None:
+    unpad.unpad(_rows(n, dtype), _vector(T, torch.int32))
+
+
+def _pad(n: int, dtype: torch.dtype) -> None:
+    pad.pad(_rows(n, dtype), _vector(T, torch.int32), 2 * T)
+
+
+CASES: dict[str, Callable[[], None]] = {
+    "layer_norm bf16 768": lambda: _layer_norm(768, BF16, BF16),
+    "layer_norm fp16 1024, fp32 residual": lambda: _layer_norm(1024, FP16, FP32),
+    "layer_norm fp32 8192": lambda: _layer_norm(8192, FP32, FP32),
+    "rms_norm bf16 4096": lambda: _rms_norm(4096, BF16),
+    "bias_gelu bf16 3072": lambda: _bias_gelu(3072, BF16, False),
+    "bias_gelu fp16 3072, tanh": lambda: _bias_gelu(3072, FP16, True),
+    "swiglu bf16 2816": lambda: _swiglu(2816, BF16),
+    "geglu bf16 1152": lambda: _geglu(1152, BF16, False),
+    "geglu bf16 2048, tanh": lambda: _geglu(2048, BF16, True),
+    "rotary bf16 12 x 64": lambda: _rotary(12, 12, 64, BF16, False),
+    "rotary fp16 32 + 8 x 128, interleaved": lambda: _rotary(32, 8, 128, FP16, True),
+    "cross_entropy bf16 30522, smoothed": lambda: _cross_entropy(30522, BF16, 0.1),
+    "cross_entropy bf16 32000": lambda: _cross_entropy(32000, BF16, 0.0),
+    "cross_entropy fp32 50304": lambda: _cross_entropy(50304, FP32, 0.0),
+    "unpad bf16 768": lambda: _unpad(768, BF16),
+    "pad fp32 1024": lambda: _pad(1024, FP32),
+}

@@ -1,0 +1,115 @@
+"""Compiles every Triton kernel for GPUs that are not here, and prints what ptxas made of it.
+
+    python tests/aot/compile.py 80 90        a JSON table of these architectures
+    python tests/aot/compile.py --write      all of them, into tests/aot/table.json
+
+The launchers themselves run, on CPU tensors, with Triton's launch replaced by a recorder: what is
+compiled is what they would launch, with their blocks, warps and dtypes.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.pop("TRITON_INTERPRET", None)  # read when Triton is imported
+
+import torch
+import triton
+from cases import CASES
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+TABLE = Path(__file__).with_name("table.json")
+ARCHITECTURES = (80, 90, 100, 120)
+TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.uint8: "*u8",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+def launches() -> dict[str, tuple[ASTSource, dict]]:
+    """What the cases launch: "case: kernel" -> source and options."""
+    found = {}
+
+    def record(kernel, *args, grid, warmup, **kwargs):
+        names = [parameter.name for parameter in kernel.params]
+        given = dict(zip(names, args)) | kwargs
+        options = {name: given.pop(name) for name in list(given) if name not in names}
+        found[f"{case}: {kernel.__name__}"] = (source(kernel, given), options)
+
+    JITFunction.run = record
+    for case, launch in CASES.items():  # noqa: B007 (the recorder reads it)
+        launch()
+    return found
+
+
+def source(kernel: JITFunction, given: dict) -> ASTSource:
+    """`kernel` specialised as Triton's launcher would for these arguments."""
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(kernel.params):
+        value = given[parameter.name]
+        if parameter.is_constexpr or value is None:
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = TYPES[value.dtype]
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[parameter.name] = "fp32"
+        else:
+            signature[parameter.name] = "i32"
+            if value % 16 == 0 and not parameter.do_not_specialize:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    return ASTSource(kernel, signature, constants, attributes)
+
+
+def measure(kernel: ASTSource, options: dict, architecture: int) -> dict[str, int]:
+    """Registers and spilled bytes of a thread, shared bytes of a block, widest load in bytes."""
+    compiled = triton.compile(kernel, target=GPUTarget("cuda", architecture, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        Path(cubin.name).write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run(
+            [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", cubin.name],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+    used = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    loads = re.findall(r"ld\.global[\w.:]*?(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])
+    return {
+        "registers": used["REG"],
+        "spilled": used["STACK"] + used["LOCAL"],
+        "shared": compiled.metadata.shared,
+        "load": max((int(count or 1) * int(bits) // 8 for count, bits in loads), default=0),
+    }
+
+
+def table(architectures: tuple[int, ...]) -> dict[str, dict[str, dict[str, int]]]:
+    return {
+        f"sm_{architecture}": {
+            name: measure(kernel, options, architecture)
+            for name, (kernel, options) in launches().items()
+        }
+        for architecture in architectures
+    }
+
+
+if __name__ == "__main__":
+    write = sys.argv[1:] == ["--write"]
+    wanted = ARCHITECTURES if write else tuple(map(int, sys.argv[1:]))
+    result = {"triton": triton.__version__, **table(wanted)}
+    text = json.dumps(result, indent=1)
+    # One line per kernel.
+    flat = lambda match: "{" + " ".join(match[1].split()) + "}"
+    text = re.sub(r"\{([^{}]+)\}", flat, text)
+    if write:
+        TABLE.write_text(text + "\n")
+    else:
+        print(text)

@@ -1,0 +1,45 @@
+"""Bounds of Triton kernels in the interpreter: every access lies in a tensor that was passed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Kernels fail inside the block where they read or write outside of their tensors."""
+    from triton.runtime import interpreter
+
+    executor, builder = interpreter.GridExecutor, interpreter.InterpreterBuilder
+    call, load, store = executor.__call__, builder.create_masked_load, builder.create_masked_store
+    memory: list[tuple[int, int]] = []
+
+    def launch(self, *args, **kwargs):
+        storages = [a.untyped_storage() for a in args if isinstance(a, torch.Tensor)]
+        memory[:] = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
+        return call(self, *args, **kwargs)
+
+    def check(pointers, mask):
+        at = np.asarray(pointers.data)[np.asarray(mask.data).astype(bool)]
+        within = np.zeros(at.shape, bool)
+        for begin, end in memory:
+            within |= (at >= begin) & (at < end)
+        assert within.all(), "outside of the kernel's tensors"
+
+    def checked_load(self, pointers, mask, *rest):
+        check(pointers, mask)
+        return load(self, pointers, mask, *rest)
+
+    def checked_store(self, pointers, value, mask, *rest):
+        check(pointers, mask)
+        return store(self, pointers, value, mask, *rest)
+
+    try:
+        executor.__call__ = launch
+        builder.create_masked_load, builder.create_masked_store = checked_load, checked_store
+        yield
+    finally:
+        executor.__call__ = call
+        builder.create_masked_load, builder.create_masked_store = load, store

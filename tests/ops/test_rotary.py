@@ -14,13 +14,14 @@ from suite import (
 from bigfast.ops import rotary, rotary_ref
 
 # Tokens, heads of q and of k, head dim, rotated features: one token; odd sizes; partial rotation;
-# packed and dense; nothing rotated; bert-base.
+# packed and dense; nothing rotated; all of an odd half; bert-base.
 SIZES = [
     ((1,), 1, 1, 2, 2),
     ((7,), 3, 1, 10, 6),
     ((2, 5), 4, 2, 16, 16),
     ((3, 11), 2, 2, 33, 26),
     ((2, 3, 4), 1, 1, 8, 0),
+    ((2, 3), 3, 2, 12, 12),
     ((2, 20), 12, 12, 64, 64),
 ]
 DTYPES = [torch.float32, torch.bfloat16]

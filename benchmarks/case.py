@@ -34,7 +34,7 @@ class Case:
     rivals: dict[str, Callable[..., Tensor]]
     work: dict[str, tuple[float, str]]
     dropout_p: float = 0.0
-    seconds: float = 0.4
+    seconds: float = 0.25
     truth: Callable[..., Tensor] | None = None  # default: the first rival, in fp64
     extra: dict[str, object] = field(default_factory=dict)
     compile: bool = False  # torch.compile of the first rival is a rival too

@@ -12,6 +12,7 @@ import torch
 
 from .timing import CPU, interleave
 
+PATIENCE = 3000  # ms for one product
 RIVALS = ("transformers", "triton", "liger-kernel", "flash-attn")
 
 
@@ -25,12 +26,14 @@ def copy_bandwidth(device: torch.device = CPU) -> float:
 
 def product_rate(dtype: torch.dtype, device: torch.device = CPU) -> float:
     """TFLOP/s of the best of a few large torch matrix products in `dtype`."""
-    best = 0.0
-    for size in (2048, 4096) if device.type == "cpu" else (4096, 8192):
+    best, ms, before = 0.0, 0.0, 1
+    for size in (512, 2048, 4096) if device.type == "cpu" else (4096, 8192):
+        if ms * (size / before) ** 3 > PATIENCE:  # bf16 where nothing multiplies it
+            break
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         product = {"mm": lambda: a @ b}  # noqa: B023
         ms = interleave(product, seconds=0.5, least=3, device=device)["mm"].p20
-        best = max(best, 2 * size**3 / ms / 1e9)
+        best, before = max(best, 2 * size**3 / ms / 1e9), size
     return best
 
 

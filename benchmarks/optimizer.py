@@ -93,6 +93,6 @@ def step_case(
         ours=ours,
         rivals=rivals,
         work={"step": (bytes_each * NUMEL, "GB/s")},
-        seconds=4.0,
+        seconds=2.5,
         **kwargs,
     )

@@ -34,6 +34,9 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
       "attention_decode(Tensor q, Tensor k, Tensor v, Tensor? seqused_k, Tensor? alibi_slopes, "
       "int window_left, int window_right, float scale) -> Tensor");
 
+  // x (T, K), few rows; weight (N, K), unit last stride; bias (N) -> y (T, N).
+  m.def("linear_decode(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+
   // x, residual (T, N); weight, bias (N) -> y (T, N) of out_dtype, r (T, N) or (0, N) where r is x,
   // mean (T) fp32, rstd (T) fp32.
   m.def(

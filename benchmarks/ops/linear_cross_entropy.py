@@ -62,7 +62,7 @@ def cases() -> Iterator[Case]:
                 ours=ours,
                 rivals=rivals,
                 work={"forward": (2 * product, "GFLOP/s"), "both": (6 * product, "GFLOP/s")},
-                seconds=3.0,
+                seconds=2.0,
                 backward_alone=False,
                 intensity=2 * labelled / dtype.itemsize,
             )

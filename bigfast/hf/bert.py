@@ -115,9 +115,9 @@ class _SelfAttention(stock.BertSelfAttention):
         device = hidden_states.device.type
         if torch.is_autocast_enabled(device):  # once, not in each product
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
+        shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)  # (B, S, H, D)
         q, k, v = (
-            project(hidden_states).unflatten(-1, (-1, self.attention_head_size))  # (B, S, H, D)
-            for project in (self.query, self.key, self.value)
+            project(hidden_states).view(shape) for project in (self.query, self.key, self.value)
         )
         p = self.dropout.p if self.training else 0.0
         return attend(q, k, v, kwargs, scale=self.scaling, dropout_p=p), None

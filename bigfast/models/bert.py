@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
 from .. import ops
-from ..nn import LayerNorm, Layout, LinearGELU
+from ..nn import LayerNorm, Layout, Linear, LinearGELU
 from .bert_heads import BertHeads
 from .config import ModelConfig
 from .output import Count, ModelOutput, combine, labelled_sum, skips_logits
@@ -119,9 +119,9 @@ class BertSelfAttention(nn.Module):
         features = config.hidden_size
         # Three products: one with the weights concatenated takes the same time (bert-base, 8 x 128,
         # forward and backward, fp32 and bf16), and its gradient would have to be gathered.
-        self.query = nn.Linear(features, features)
-        self.key = nn.Linear(features, features)
-        self.value = nn.Linear(features, features)
+        self.query = Linear(features, features)
+        self.key = Linear(features, features)
+        self.value = Linear(features, features)
         self.heads = config.num_attention_heads
         self.dropout_p = config.attention_probs_dropout_prob
 
@@ -142,7 +142,7 @@ class BertResidual(nn.Module):
 
     def __init__(self, config: BertConfig, in_features: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(in_features, config.hidden_size)
+        self.dense = Linear(in_features, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout_p = config.hidden_dropout_prob
 
@@ -198,7 +198,7 @@ class BertEncoder(nn.Module):
 class BertPooler(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(T, N) -> (B, N), from the first real token of each sequence."""
@@ -336,7 +336,7 @@ class BertForSequenceClassification(BertPretrainedModel):
         super().__init__(config)
         self.bert = BertModel(config)
         self.dropout = nn.Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         initialise(self.classifier, config.initializer_range)
 
     def forward(
@@ -362,7 +362,7 @@ class BertForTokenClassification(BertPretrainedModel):
         super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=False)
         self.dropout = nn.Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         initialise(self.classifier, config.initializer_range)
 
     def forward(

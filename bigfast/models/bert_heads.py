@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..nn import IGNORED, LayerNorm, Layout, LinearGELU
+from ..nn import IGNORED, LayerNorm, Layout, Linear, LinearGELU
 from .output import Count
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class BertPredictions(nn.Module):
         self.transform = BertPredictionTransform(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         # On "meta" until the model ties it, so that no second table is ever made.
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, device="meta")
+        self.decoder = Linear(config.hidden_size, config.vocab_size, device="meta")
 
     def forward(
         self, x: Tensor, layout: Layout, labels: Tensor | None, skip_logits: bool
@@ -63,4 +63,4 @@ class BertHeads(nn.Module):
         super().__init__()
         self.predictions = BertPredictions(config)
         if next_sentence:
-            self.seq_relationship = nn.Linear(config.hidden_size, 2)
+            self.seq_relationship = Linear(config.hidden_size, 2)

@@ -31,7 +31,8 @@ class KVCache:
         self.each = counts[0] if len(set(counts)) == 1 else None
         tokens = torch.arange(sum(counts), dtype=torch.int32, device=cu_seqlens.device)
         positions = tokens + (self.lengths - cu_seqlens[:-1]).repeat_interleave(new)
-        self.slots = positions + self.cu_seqlens_k[:-1].repeat_interleave(new)
+        slots = positions + self.cu_seqlens_k[:-1].repeat_interleave(new)
+        self.slots = slots.long()  # index_copy_ takes no other
         self.cu_seqlens, self.lengths = cu_seqlens, self.lengths + new
         return Layout(cu_seqlens, positions)
 
@@ -40,8 +41,8 @@ class KVCache:
         if layer not in self.keys:
             size = (self.lengths.shape[0] * self.length, *k.shape[1:])
             self.keys[layer], self.values[layer] = k.new_zeros(size), v.new_zeros(size)
-        keys = self.keys[layer].index_copy_(0, self.slots.long(), k)
-        values = self.values[layer].index_copy_(0, self.slots.long(), v)
+        keys = self.keys[layer].index_copy_(0, self.slots, k)
+        values = self.values[layer].index_copy_(0, self.slots, v)
         if self.each is not None and self.each <= _FEW:
             batch = self.lengths.shape[0]
             q, keys, values = (t.unflatten(0, (batch, -1)) for t in (q, keys, values))

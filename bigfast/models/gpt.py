@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
 from .. import ops
-from ..nn import IGNORED, LayerNorm, Layout, LinearGELU, LinearSwiGLU, RMSNorm, Rotary
+from ..nn import IGNORED, LayerNorm, Layout, Linear, LinearGELU, LinearSwiGLU, RMSNorm, Rotary
 from .cache import KVCache
 from .config import ModelConfig
 from .generate import generate
@@ -127,8 +127,8 @@ class GPTAttention(nn.Module):
         super().__init__()
         self.head_dim = config.n_embd // config.n_head
         self.heads = [config.n_head, config.kv_heads, config.kv_heads]  # of q, k, v
-        self.c_attn = nn.Linear(config.n_embd, sum(self.heads) * self.head_dim)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.c_attn = Linear(config.n_embd, sum(self.heads) * self.head_dim)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
         self.index, self.rotary, self.dropout_p = index, rotary, config.attn_pdrop
 
     def forward(self, x: Tensor, layout: Layout, cache: KVCache | None = None) -> Tensor:
@@ -150,12 +150,12 @@ class GPTAttention(nn.Module):
 class GPTMLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc: nn.Linear
+        self.c_fc: Linear
         if config.mlp == "gelu":
             self.c_fc = LinearGELU(config.n_embd, config.inner, config.activation_function)
         else:
             self.c_fc = LinearSwiGLU(config.n_embd, config.inner)
-        self.c_proj = nn.Linear(config.inner, config.n_embd)
+        self.c_proj = Linear(config.inner, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(self.c_fc(x))
@@ -270,7 +270,7 @@ class GPTForCausalLM(GPTPretrainedModel):
         self.transformer = GPT(config)
         # On "meta" until it is tied, so that no second table is ever made.
         device = "meta" if config.tie_word_embeddings else None
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device=device)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, device=device)
         initialise(self.lm_head, config.initializer_range)
         if config.tie_word_embeddings:
             self.tied = {"lm_head.weight": "transformer.wte.weight"}

@@ -1,7 +1,7 @@
 """Modules over the ops, with the names and parameters of torch.nn: what the models share."""
 
 from .layout import IGNORED, Layout
-from .linear import GELU_FORMS, LinearGELU, LinearSwiGLU
+from .linear import GELU_FORMS, Linear, LinearGELU, LinearSwiGLU
 from .norm import LayerNorm, RMSNorm
 from .rotary import Rotary
 
@@ -10,6 +10,7 @@ __all__ = [
     "IGNORED",
     "LayerNorm",
     "Layout",
+    "Linear",
     "LinearGELU",
     "LinearSwiGLU",
     "RMSNorm",

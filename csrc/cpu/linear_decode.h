@@ -1,0 +1,20 @@
+// Arguments of linear_decode.
+#pragma once
+
+#include "cpu/isa.h"
+#include "cpu/types.h"
+
+namespace bigfast::cpu {
+
+struct LinearDecode {
+  const void* x;       // (rows, in), dtype
+  const void* weight;  // (out, in), dtype, rows weight_stride elements apart
+  const void* bias;    // (out), dtype; or null
+  void* y;             // (rows, out), dtype
+  int64_t rows, in, out, weight_stride;
+  DType dtype;
+};
+
+BIGFAST_KERNEL(linear_decode, LinearDecode)
+
+}  // namespace bigfast::cpu

@@ -14,6 +14,7 @@ from bigfast.tolerance import excess
 
 from .rivals import compiled, keeping_graphs
 from .rows import Row, failed, measure
+from .shapes import rounds
 from .timing import GPU_SECONDS, Call
 
 
@@ -118,7 +119,7 @@ class Case:
                 calls = self.calls(direction, with_compiled=self.compile and not quick)
                 rows = measure(
                     head | {"direction": direction}, calls, amount=amount, unit=unit,
-                    device=device, least=3 if quick else 5,
+                    device=device, least=rounds(quick),
                     seconds=seconds * (0.2 if quick else 1),
                     # autograd runs a backward on its forward's stream, where nothing is captured
                     replay=direction != "backward",

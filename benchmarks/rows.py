@@ -6,7 +6,7 @@ A row is one implementation of one op or model, at one shape, dtype and directio
     ms, p20_ms, p80_ms, rounds   of one call; ms is None where nothing was timed, `note` says why
     rate, unit, of_peak          GB/s or TFLOP/s by the formula, and its share of the measured peak
     memory_mb                    peak during one call above what stood before; None: not known
-    host_us                      on a GPU: microseconds until the call returns, which queues the work
+    host_us                      on a GPU: microseconds until the call returns, its work queued
     ratio, against               [median, p20, p80] of times as fast as `against`: of a row of ours,
                                  the fastest rival; of a rival's row, how many times faster our
                                  fastest is

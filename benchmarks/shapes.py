@@ -32,7 +32,7 @@ MODELS = {
     "minilm": Model(384, 6, 12, 1536, 30522),
     "modernbert-base": Model(768, 22, 12, 1152, 50368),
 }
-TINY = Model(64, 2, 2, 128, 101)
+TINY = Model(64, 1, 2, 128, 101)
 LENGTHS = (64, 128, 512, 1024, 2048)
 GPU_TIMES, GPU_MOST = 16, 32768
 _tiny = False
@@ -51,6 +51,11 @@ def tiny() -> Iterator[None]:
 
 def is_tiny() -> bool:
     return _tiny
+
+
+def rounds(quick: bool) -> int:
+    """How often a call is timed at least."""
+    return 1 if _tiny else 3 if quick else 5
 
 
 def model(name: str) -> Model:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .machine import datasheet_peak
-from .rows import Row, is_ours
+from .rows import Row, has_failed, is_ours
 
 Rows = Sequence[Row]
 # The number of a row of ours, from it, the rows of its case and the machine; None: not measured.
@@ -62,15 +62,15 @@ def memory_of_logits(row: Row, case: Rows, machine: Mapping[str, Any]) -> float 
 
 GOALS = (
     Goal(
-        "attention, D 64, S <= 1024, dropout: against torch's best with dropout",
+        "attention D 64, S <= 1024, dropout: against torch with dropout",
         "attention", r"bert-base: \d+ x (64|128|512|1024) .* full, dropout 0.1", faster, 1.2,
     ),
     Goal(
-        "attention, packed: against varlen_attn",
+        "attention packed: against varlen_attn",
         "attention", "packed", faster_than("varlen_attn"), 1.2,
     ),
     Goal(
-        "attention, D 128, S >= 2048: with the best of torch",
+        "attention D 128, S >= 2048: against the best",
         "attention", "heads of 128", faster, 0.95,
     ),
     Goal(
@@ -86,7 +86,7 @@ GOALS = (
         "cross_entropy", "8192 x 32000", field("ms"), 0.48, "ms", most=True, directions=("both",),
     ),
     Goal(
-        "linear cross entropy, 16 k rows: against the unfused products",
+        "linear cross entropy, 16 k rows: against unfused",
         "linear_cross_entropy", ", 16384 labelled", faster, 1.0, directions=("both",),
     ),
     Goal(
@@ -120,9 +120,12 @@ class Outcome(NamedTuple):
     goal: Goal
     value: float | None  # None: not measured
     row: Row | None  # where it is worst
+    failed: bool = False  # at some of its rows
 
     @property
     def verdict(self) -> str:
+        if self.failed:
+            return "not met"
         if self.value is None:
             return "not measured"
         short = self.value > self.goal.threshold if self.goal.most else (
@@ -150,8 +153,8 @@ def written(value: float | None, unit: str) -> str:
 
 
 def outcome(goal: Goal, rows: Rows, machine: Mapping[str, Any]) -> Outcome:
-    """Of each case the best of ours counts, and of the cases the worst; a case of ours that failed
-    leaves the goal not met, with the worst number that there is."""
+    """Of each case the best of ours counts, and of the cases the worst; where one of ours
+    failed, the goal is not met, with the worst number that there is."""
     if machine["device"] != "cuda":
         return Outcome(goal, None, None)
     cases: dict[tuple, list[Row]] = {}
@@ -171,9 +174,9 @@ def outcome(goal: Goal, rows: Rows, machine: Mapping[str, Any]) -> Outcome:
         known = [(value, row) for value, row in numbers if value is not None]
         if known:
             found.append(best(known, key=lambda pair: pair[0]))
-    if not found:
-        return Outcome(goal, None, None)
-    return Outcome(goal, *worst(found, key=lambda pair: pair[0]))
+    failed = any(has_failed(row) for case in cases.values() for row in case)
+    value, row = worst(found, key=lambda pair: pair[0]) if found else (None, None)
+    return Outcome(goal, value, row, failed)
 
 
 def outcomes(rows: Rows, machine: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from . import shapes
 from .timing import CPU, interleave
 
 PATIENCE = 3000  # ms for one product
@@ -21,7 +22,7 @@ RIVALS = ("transformers", "triton", "liger-kernel", "flash-attn")
 
 def copy_bandwidth(device: torch.device = CPU) -> float:
     """GB/s of a 256 MB copy that no cache holds, bytes read plus bytes written."""
-    source = torch.randn(64 * 1024 * 1024, device=device)
+    source = torch.randn(shapes.features(64 * 1024 * 1024), device=device)
     target = torch.empty_like(source)
     times = interleave({"copy": lambda: target.copy_(source)}, seconds=0.5, device=device)
     return 2 * source.nbytes / times["copy"].p20 / 1e6
@@ -30,7 +31,8 @@ def copy_bandwidth(device: torch.device = CPU) -> float:
 def product_rate(dtype: torch.dtype, device: torch.device = CPU) -> float:
     """TFLOP/s of the best of a few large torch matrix products in `dtype`."""
     best, ms, before = 0.0, 0.0, 1
-    for size in (512, 2048, 4096) if device.type == "cpu" else (4096, 8192):
+    sizes = (512, 2048, 4096) if device.type == "cpu" else (4096, 8192)
+    for size in dict.fromkeys(map(shapes.features, sizes)):
         if ms * (size / before) ** 3 > PATIENCE:  # bf16 where nothing multiplies it
             break
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -1,8 +1,8 @@
 """Triton's launchers behind the schemas of the native ops, which keep their autograd and fakes.
 
 bigfast.kernels.<op> (kernels/<op>.py) has a function of each native op's name, <op>_fwd and
-<op>_bwd, or <op>, with its arguments and results. It serves tensors on the GPU, and is imported, and
-Triton with it, at the first call.
+<op>_bwd, or <op>, with its arguments and results. It serves tensors on the GPU, and is imported,
+and Triton with it, at the first call.
 
 In Triton's interpreter (TRITON_INTERPRET=1) the same functions take tensors on the CPU, where the
 op is forced: `with bigfast.backend("triton")`. Otherwise C++ serves there as ever.

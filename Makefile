@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A build without isolation finds cmake and ninja here.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test test-arm64 build lint bench clean
+.PHONY: quickstart test test-arm64 build lint bench gpu-report clean
 .DEFAULT_GOAL := build
 
 $(VENV)/.ready: requirements/dev.txt
@@ -51,6 +51,13 @@ bench: build
 	$(BIN)/bigfast bench model bert-base --device cpu --json $(RESULTS)/bert-base.json
 	$(BIN)/bigfast bench model gpt2 --device cpu --json $(RESULTS)/gpt2.json
 	$(BIN)/python -m bigfast.benchmarks.figures
+
+# On a machine with a GPU, in under 9 minutes: tests, benchmarks, goals; ARGS="--only attention", "--dry-run".
+REPORT := $(if $(filter file default,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
+gpu-report:
+	@$(REPORT) -c "import bigfast.benchmarks, bigfast.ops.library as l; exit(l.NATIVE_MISSING is not None)" \
+		2>/dev/null || $(REPORT) -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
+	$(REPORT) -m bigfast.benchmarks.gpu_report $(ARGS)
 
 clean:
 	rm -rf build dist bigfast/*.so bigfast/_build_failure.txt

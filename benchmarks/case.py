@@ -13,8 +13,13 @@ from torch import Tensor
 from bigfast.tolerance import excess
 
 from .rivals import compiled, keeping_graphs
-from .rows import Row, measure
-from .timing import Call
+from .rows import Row, failed, measure
+from .shapes import rounds
+from .timing import GPU_SECONDS, Call
+
+
+class Wrong(RuntimeError):
+    """A kernel breaks the tolerance policy."""
 
 
 @dataclass
@@ -64,7 +69,7 @@ class Case:
         return [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
 
     def verify(self) -> None:
-        """Raise RuntimeError where values or gradients break the tolerance policy."""
+        """Raise Wrong where values or gradients break the tolerance policy."""
         wide = tuple(
             t.detach().double().requires_grad_(t.requires_grad)
             if isinstance(t, Tensor) and t.is_floating_point()
@@ -78,7 +83,7 @@ class Case:
         for i, (o, p, t) in enumerate(zip(ours, plain, truth, strict=True)):
             worst = max(excess(o, p.to(o.dtype), t).values())
             if worst > 1:
-                raise RuntimeError(f"result {i} has {worst:.2f} times the allowed error")
+                raise Wrong(f"result {i} has {worst:.2f} times the allowed error")
 
     def _evaluate(self, f: Callable[..., Tensor], inputs: tuple) -> list[Tensor]:
         out = f(*inputs, 0.0)
@@ -93,26 +98,29 @@ class Case:
         return [out, *torch.autograd.grad(out, leaves, cotangent)]
 
     def rows(self, device: torch.device, quick: bool) -> Iterator[Row]:
-        """One row per direction and implementation; of a wrong kernel, one that says so."""
+        """One row per direction and implementation; of a wrong kernel, or one that fails, one per
+        direction that says so."""
         head = {
             "op": self.op, "shape": self.shape, "dtype": str(self.dtype).removeprefix("torch."),
         }  # fmt: skip
         try:
             self.verify()
-        except RuntimeError as error:
+        except Exception as error:
+            note = f"wrong, so not timed: {error}" if isinstance(error, Wrong) else failed(error)
             for direction in self.directions:
                 row = head | {"direction": direction, "implementation": "bigfast"}
-                yield row | {"ms": None, "note": f"wrong, so not timed: {error}"}
+                yield row | {"ms": None, "note": note}
             return
         extra = self.extra | ({"intensity": self.intensity} if self.intensity else {})
+        seconds = min(self.seconds, GPU_SECONDS) if device.type == "cuda" else self.seconds
         for direction in self.directions:
             amount, unit = self.amount(direction)
             with keeping_graphs(direction == "backward"):
                 calls = self.calls(direction, with_compiled=self.compile and not quick)
                 rows = measure(
                     head | {"direction": direction}, calls, amount=amount, unit=unit,
-                    device=device, least=3 if quick else 5,
-                    seconds=self.seconds * (0.2 if quick else 1),
+                    device=device, least=rounds(quick),
+                    seconds=seconds * (0.2 if quick else 1),
                     # autograd runs a backward on its forward's stream, where nothing is captured
                     replay=direction != "backward",
                 )  # fmt: skip
@@ -128,8 +136,6 @@ class Case:
             try:
                 calls[name] = self._call(function, direction)
             except Exception as error:
-                if name == "bigfast":
-                    raise
                 calls[name] = error
         return calls
 

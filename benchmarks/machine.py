@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 
+from . import shapes
 from .timing import CPU, interleave
 
 PATIENCE = 3000  # ms for one product
+DATASHEET = {  # dense bf16 TFLOP/s, by what stands in the device's name
+    "H100 80GB HBM3": 989.4, "H100 SXM": 989.4, "H100 PCIe": 756.0, "H200": 989.4, "A100": 312.0,
+}  # fmt: skip
 RIVALS = ("transformers", "triton", "liger-kernel", "flash-attn")
 
 
 def copy_bandwidth(device: torch.device = CPU) -> float:
     """GB/s of a 256 MB copy that no cache holds, bytes read plus bytes written."""
-    source = torch.randn(64 * 1024 * 1024, device=device)
+    source = torch.randn(shapes.features(64 * 1024 * 1024), device=device)
     target = torch.empty_like(source)
     times = interleave({"copy": lambda: target.copy_(source)}, seconds=0.5, device=device)
     return 2 * source.nbytes / times["copy"].p20 / 1e6
@@ -27,7 +31,8 @@ def copy_bandwidth(device: torch.device = CPU) -> float:
 def product_rate(dtype: torch.dtype, device: torch.device = CPU) -> float:
     """TFLOP/s of the best of a few large torch matrix products in `dtype`."""
     best, ms, before = 0.0, 0.0, 1
-    for size in (512, 2048, 4096) if device.type == "cpu" else (4096, 8192):
+    sizes = (512, 2048, 4096) if device.type == "cpu" else (4096, 8192)
+    for size in dict.fromkeys(map(shapes.features, sizes)):
         if ms * (size / before) ** 3 > PATIENCE:  # bf16 where nothing multiplies it
             break
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -39,10 +44,8 @@ def product_rate(dtype: torch.dtype, device: torch.device = CPU) -> float:
 
 def peaks(device: torch.device = CPU) -> dict[str, float]:
     """The denominators of "% of peak": copy bandwidth, and the product of each dtype."""
-    rates = {
-        f"{name}_TFLOP_s": product_rate(getattr(torch, name), device)
-        for name in ("bfloat16", "float32")
-    }
+    dtypes = ("bfloat16", "float32") + (("float16",) if device.type == "cuda" else ())
+    rates = {f"{name}_TFLOP_s": product_rate(getattr(torch, name), device) for name in dtypes}
     return {"copy_GB_s": round(copy_bandwidth(device), 1)} | {
         name: round(rate, 4) for name, rate in rates.items()
     }
@@ -52,6 +55,12 @@ def of_peak(rate: float, unit: str, dtype: str, measured: Mapping[str, float]) -
     """`rate` as a share of this machine's: bytes of the copy, FLOPs of the dtype's product."""
     key = "copy_GB_s" if unit == "GB/s" else f"{dtype}_TFLOP_s"
     return rate / measured[key] if measured.get(key) else None
+
+
+def datasheet_peak(machine: Mapping[str, Any]) -> float | None:
+    """TFLOP/s of bf16 products as the maker states them; None where that is not known here."""
+    name = machine.get("gpu", "")
+    return next((peak for part, peak in DATASHEET.items() if part in name), None)
 
 
 def _cpu_name() -> str:
@@ -84,7 +93,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(device: torch.device, before: Mapping[str, float]) -> dict[str, Any]:
+def describe(device: torch.device, before: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Machine, versions, commit and measured peaks, for the head of a result.
 
     before: the peaks when the run began. They are measured again, and the higher ones count: other
@@ -95,13 +104,14 @@ def describe(device: torch.device, before: Mapping[str, float]) -> dict[str, Any
     after = peaks(device)
     where: dict[str, object] = {"cpu": _cpu_name(), "threads": torch.get_num_threads()}
     if device.type == "cuda":
-        where = {"gpu": torch.cuda.get_device_name(device), **where}
+        gpu = torch.cuda.get_device_properties(device)
+        where = {"gpu": gpu.name, "gpu_gb": round(gpu.total_memory / 1e9), **where}
     else:
         where["isa"] = library.cpu_isa()
     return {
         "device": device.type,
         **where,
-        "peaks": {name: max(after[name], before[name]) for name in after},
+        "peaks": {name: max(rate, (before or after)[name]) for name, rate in after.items()},
         "versions": versions(),
         "commit": commit(),
     }

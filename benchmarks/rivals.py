@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._functorch import config
 
 Function = Callable[..., Any]
@@ -43,6 +44,31 @@ def flash_attn() -> Function | None:
     if not torch.cuda.is_available() or find_spec("flash_attn") is None:
         return None
     return import_module("flash_attn").flash_attn_func
+
+
+def flex_attention(length: int, causal: bool) -> Function:
+    """f(q, k, v, dropout_p) on (B, S, H, D): FlexAttention, compiled; it has no dropout."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    call = compiled(flex_attention)
+    before = lambda b, h, query, key: query >= key
+    mask = None
+    if causal:
+        device = torch.get_default_device()
+        mask = create_block_mask(before, None, None, length, length, device=device)
+
+    def run(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+        return call(*(t.transpose(1, 2) for t in (q, k, v)), block_mask=mask).transpose(1, 2)
+
+    return run
+
+
+def varlen_attn(bounds: Tensor, longest: int) -> dict[str, Function]:
+    """torch's attention over packed sequences, where this torch has it; it has no dropout."""
+    if find_spec("torch.nn.attention.varlen") is None:
+        return {}
+    call = import_module("torch.nn.attention.varlen").varlen_attn
+    return {"varlen_attn": lambda q, k, v, p: call(q, k, v, bounds, bounds, longest, longest)}
 
 
 def sdpa_backends(attention: Function, *arguments: Any) -> dict[str, Function]:

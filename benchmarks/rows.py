@@ -6,12 +6,14 @@ A row is one implementation of one op or model, at one shape, dtype and directio
     ms, p20_ms, p80_ms, rounds   of one call; ms is None where nothing was timed, `note` says why
     rate, unit, of_peak          GB/s or TFLOP/s by the formula, and its share of the measured peak
     memory_mb                    peak during one call above what stood before; None: not known
+    host_us                      on a GPU: microseconds until the call returns, its work queued
     ratio, against               [median, p20, p80] of times as fast as `against`: of a row of ours,
                                  the fastest rival; of a rival's row, how many times faster our
                                  fastest is
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 
 from .machine import of_peak
 from .memory import peak_mb
-from .timing import Call, Times, graphed, interleave, ratio, stopwatch, summary, warm_up
+from .timing import Call, Times, graphed, host_us, interleave, ratio, stopwatch, summary, warm_up
 
 KEY = ("op", "shape", "dtype", "direction", "implementation")
 Row = dict[str, Any]
@@ -42,14 +44,14 @@ def measure(
     replay: bool = False,
     scale: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """One row per call, timed in turns; a rival that raises gives a row that says why. The share
+    """One row per call, timed in turns; one that raises gives a row that says why. The share
     of the peak comes at the end of a run, by `add_shares`.
 
     amount: bytes or FLOPs of one call, as scaled.
     replay: on a GPU, small calls are timed as CUDA graphs.
     scale: what the times of a call are multiplied with, where calls do not do the same work.
     """
-    notes = {name: reason(call) for name, call in calls.items() if isinstance(call, Exception)}
+    notes = {name: _note(name, c) for name, c in calls.items() if isinstance(c, Exception)}
     running: dict[str, Call] = {}
     clock = stopwatch(device)
     for name, call in calls.items():
@@ -59,14 +61,15 @@ def measure(
             warm_up(call, clock)
             running[name] = call
         except Exception as error:
-            if is_ours(name):
-                raise
-            notes[name] = reason(error)
+            notes[name] = _note(name, error)
+    if not running:
+        return [head | {"implementation": n, "ms": None, "note": notes[n]} for n in calls]
     timed = graphed(running, device) if replay else running
     times = interleave(timed, seconds, least, device, warm=timed is running)
     if scale is not None:
         times = {name: summary([ms * scale[name] for ms in t.all]) for name, t in times.items()}
     memory = {name: peak_mb(call, device) for name, call in running.items()}
+    host = {name: host_us(call, device) for name, call in running.items()}
     ratios = compare(times)
     rows = []
     for name in calls:
@@ -88,6 +91,7 @@ def measure(
                 "unit": unit,
                 "of_peak": None,
                 "memory_mb": None if memory[name] is None else round(memory[name], 1),
+                **({} if host[name] is None else {"host_us": _short(host[name])}),
                 "ratio": None if faster is None else [_short(x) for x in faster],
                 "against": against,
             }
@@ -116,6 +120,21 @@ def compare(times: Mapping[str, Times]) -> dict[str, tuple[str, tuple[float, flo
     }
 
 
+def failed(error: Exception) -> str:
+    """The note of a row of ours that raised."""
+    return f"failed: {reason(error)}"
+
+
+def has_failed(row: Row) -> bool:
+    """A row of ours that is wrong or raised; one that was left out has not failed."""
+    note = str(row.get("note", ""))
+    return is_ours(row["implementation"]) and note.startswith(("failed: ", "wrong, "))
+
+
+def _note(name: str, error: Exception) -> str:
+    return failed(error) if is_ours(name) else reason(error)
+
+
 def reason(error: Exception) -> str:
     """An exception in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -135,7 +154,14 @@ def lost(row: Row) -> bool:
 
 def save(result: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """All or nothing, whenever the process ends."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 Call = Callable[[], object]
 CPU = torch.device("cpu")
 SMALL_MS = 0.5  # calls below this are replayed from a CUDA graph: launches would hide the kernels
+GPU_SECONDS = 0.25  # for a case: events tell microseconds, and nothing else runs there
 _LARGER_THAN_L2 = 256 << 20
 
 
@@ -78,6 +79,20 @@ def interleave(
         for name, call in calls.items():
             raw[name].append(clock(call))
     return {name: summary(times) for name, times in raw.items()}
+
+
+def host_us(call: Call, device: torch.device, rounds: int = 11) -> float | None:
+    """Microseconds until `call` returns, its work on a GPU queued; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    times = []
+    for _ in range(rounds):
+        torch.cuda.synchronize(device)  # a full queue would make the call wait
+        begin = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - begin) * 1e6)
+    torch.cuda.synchronize(device)
+    return median(times)
 
 
 def ratio(rival: Times, ours: Times) -> tuple[float, float, float]:

@@ -34,10 +34,9 @@ def run(fn, args: tuple, kwargs: dict) -> tuple[list[Tensor], list[tuple[str, Te
     leaves = _leaves(args, kwargs)
     if not leaves:
         return outputs, []
-    generator = torch.Generator().manual_seed(7)
-    cotangents = [
-        torch.randn(o.shape, generator=generator).to(torch.bfloat16).to(o) for o in outputs
-    ]
+    generator = torch.Generator("cpu").manual_seed(7)
+    drawn = [torch.randn(o.shape, generator=generator, device="cpu") for o in outputs]
+    cotangents = [c.to(torch.bfloat16).to(o) for c, o in zip(drawn, outputs)]
     kept = [(o, c) for o, c in zip(outputs, cotangents) if o.requires_grad]
     # Not autograd.grad: reentrant checkpointing knows `backward` alone.
     torch.autograd.backward([o for o, _ in kept], [c for _, c in kept])

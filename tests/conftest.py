@@ -1,4 +1,7 @@
-"""Fixtures that all tests share, and Triton's interpreter, in which its kernels run on the CPU."""
+"""Fixtures that all tests share, and Triton's interpreter, in which its kernels run on the CPU.
+
+`pytest -m gpu` is a run of its own, without the interpreter: the ops on CUDA tensors.
+"""
 
 import os
 import sys
@@ -7,8 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-# Triton reads it when it is imported, which no test module must do before this.
-os.environ.setdefault("TRITON_INTERPRET", "1")
+
+def pytest_configure(config):
+    """Triton reads the variable when it is imported, which nothing must do before this."""
+    if config.option.markexpr != "gpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    elif "TRITON_INTERPRET" in os.environ:
+        raise pytest.UsageError(
+            "-m gpu: Triton would interpret its kernels; unset TRITON_INTERPRET"
+        )
 
 
 @pytest.fixture(autouse=True)

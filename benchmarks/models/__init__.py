@@ -14,7 +14,7 @@ from bigfast.train.memory import keep_freed_memory
 from .. import machine
 from ..rows import Row, add_shares
 from ..run import Tell
-from ..shapes import MODELS
+from ..shapes import MODELS, model
 from . import bert, gpt2
 from .workload import Workload
 
@@ -35,12 +35,14 @@ def find(name: str) -> BertConfig | GPT2Config:
         raise ValueError(
             f"model {name!r} is no folder, and not a name; {hint}there are {', '.join(NAMES)}"
         )
-    size = MODELS[name]
+    size = model(name)
     if name.startswith("gpt2"):
-        return GPT2Config(n_embd=size.hidden, n_layer=size.layers, n_head=size.heads)
+        return GPT2Config(
+            vocab_size=size.vocab, n_embd=size.hidden, n_layer=size.layers, n_head=size.heads
+        )
     return BertConfig(
-        hidden_size=size.hidden, num_hidden_layers=size.layers, num_attention_heads=size.heads,
-        intermediate_size=size.inner,
+        vocab_size=size.vocab, hidden_size=size.hidden, intermediate_size=size.inner,
+        num_hidden_layers=size.layers, num_attention_heads=size.heads,
     )  # fmt: skip
 
 
@@ -53,6 +55,12 @@ def read(values: Mapping[str, Any], folder: str) -> BertConfig | GPT2Config:
     return known[kind].from_dict(dict(values))
 
 
+def workloads(config: BertConfig | GPT2Config, device: torch.device, quick: bool) -> list[Workload]:
+    """Of a model; `quick`: without what torch.compile would have to compile."""
+    family = gpt2 if config.model_type == "gpt2" else bert
+    return family.workloads(config, device, quick)
+
+
 def measure(
     name: str,
     config: BertConfig | GPT2Config,
@@ -63,19 +71,18 @@ def measure(
     """A result: the rows of every workload of the model, and the breakdown of its step."""
     keep_freed_memory()  # for all alike; our trainer does it too
     logging.set_verbosity_error()
-    family = gpt2 if config.model_type == "gpt2" else bert
-    workloads: list[Workload] = family.workloads(config, device, quick)
+    found = workloads(config, device, quick)
     if quick:
-        workloads = workloads[:1]
-    tell("this machine's peaks", 0, len(workloads))
+        found = found[:1]
+    tell("this machine's peaks", 0, len(found))
     before = machine.peaks(device)
     rows: list[Row] = []
     breakdown: list[dict[str, Any]] = []
-    for done, workload in enumerate(workloads):
-        tell(f"{name}, {workload.direction}, {workload.shape}", done, len(workloads))
+    for done, workload in enumerate(found):
+        tell(f"{name}, {workload.direction}, {workload.shape}", done, len(found))
         torch.manual_seed(0)
         rows += workload.rows(name, device, quick, breakdown)
-    tell("the peaks again", len(workloads), len(workloads))
+    tell("the peaks again", len(found), len(found))
     described = machine.describe(device, before)
     add_shares(rows, described["peaks"])
     return {

@@ -16,6 +16,8 @@ from bigfast.models import GPTConfig, GPTForCausalLM
 from bigfast.optim import AdamW
 
 from ..rivals import compiled
+from ..shapes import batch as scaled
+from ..shapes import length as fitting
 from .training import (
     LEARNING_RATE,
     Batch,
@@ -35,21 +37,22 @@ BYTES = 52  # a parameter: weights, gradients and states of all implementations
 
 
 def workloads(config: GPT2Config, device: torch.device, quick: bool) -> list[Workload]:
-    length = min(LENGTH, config.n_positions)
+    length = fitting(min(LENGTH, config.n_positions))
+    rows = scaled(BATCH, device)
     with torch.device("meta"):
         ours = GPTForCausalLM(our_config(GPTConfig, config))
     parameters = sum(p.numel() for p in ours.parameters())
-    tokens = BATCH * length
-    prompt, new = min(PROMPT, config.n_positions // 2), min(NEW, config.n_positions // 2)
+    tokens = rows * length
+    prompt, new = (fitting(min(n, config.n_positions // 2)) for n in (PROMPT, NEW))
     return [
         Workload(
-            f"causal LM, {BATCH} x {length}, dropout 0.1", "step",
-            partial(causal_lm, config, make_batch(config, BATCH, length, device), quick), tokens,
-            ours.flops(tokens, BATCH * length**2, tokens - BATCH),
+            f"causal LM, {rows} x {length}, dropout 0.1", "step",
+            partial(causal_lm, config, make_batch(config, rows, length, device), quick), tokens,
+            ours.flops(tokens, rows * length**2, tokens - rows),
             bytes_needed=BYTES * parameters, profiled=True,
         ),
-        inference(config, make_batch(config, 1, length, device), 0, ours),
-        inference(config, make_batch(config, 1, prompt, device), new, ours),
+        inference(config, make_batch(config, 1, length, device), 0, ours, quick),
+        inference(config, make_batch(config, 1, prompt, device), new, ours, quick),
     ]  # fmt: skip
 
 
@@ -103,7 +106,9 @@ def swap(stock: GPT2LMHeadModel) -> GPT2LMHeadModel | None:
     return swapped
 
 
-def inference(config: GPT2Config, batch: Batch, new: int, ours: GPTForCausalLM) -> Workload:
+def inference(
+    config: GPT2Config, batch: Batch, new: int, ours: GPTForCausalLM, quick: bool
+) -> Workload:
     """The logits of a prompt in bf16 (new = 0), or greedy decoding of `new` tokens after it."""
     ids = batch["input_ids"]
     length = ids.shape[1]
@@ -135,7 +140,7 @@ def inference(config: GPT2Config, batch: Batch, new: int, ours: GPTForCausalLM) 
             name: Entry(partial(run, model), partial(logits, model), tokens)
             for name, model in models.items()
         }
-        if not new:
+        if not new and not quick:
             entries["stock pure bf16, compiled"] = Entry(
                 partial(run, compiled(bf16)), partial(logits, bf16), tokens, compiled=True
             )

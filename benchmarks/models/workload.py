@@ -11,8 +11,9 @@ from torch import Tensor
 from bigfast.tolerance import excess
 
 from ..memory import available_bytes
-from ..rows import Row, is_ours, measure
-from ..timing import Call
+from ..rows import Row, failed, is_ours, measure, reason
+from ..shapes import rounds
+from ..timing import GPU_SECONDS, Call
 from .breakdown import breakdown_ms
 
 # bf16 losses of about 10.4 differ by thousandths.
@@ -63,17 +64,18 @@ class Workload:
     ) -> Iterator[Row]:
         self._check_memory(name, device)
         entries = self.build()
-        wrong = self._check(entries)
+        notes = self._check(entries)
         head = {
             "op": name, "shape": self.shape, "dtype": "bfloat16", "direction": self.direction,
         }  # fmt: skip
-        for entry in wrong:
-            yield head | {"implementation": entry, "ms": None, "note": wrong[entry]}
+        for entry in notes:
+            yield head | {"implementation": entry, "ms": None, "note": notes[entry]}
             del entries[entry]
+        most = 4 * GPU_SECONDS if device.type == "cuda" else self.seconds
         rows = measure(
             head, {n: e.call for n, e in entries.items()}, amount=self.amount, unit=self.unit,
-            device=device, seconds=0.0 if quick else self.seconds,
-            least=3 if quick else 5,
+            device=device, seconds=0.0 if quick else min(self.seconds, most),
+            least=rounds(quick),
             scale={n: self.tokens / e.tokens for n, e in entries.items()},
         )  # fmt: skip
         for row in rows:
@@ -105,19 +107,24 @@ class Workload:
             )
 
     def _check(self, entries: dict[str, Entry]) -> dict[str, str]:
-        """Why each of ours that is wrong is; sets `checked`. A rival's result is what it is."""
-        results = {name: entry.result() for name, entry in entries.items()}
-        wrong = {}
+        """Why each that fails, and each of ours that is wrong, is not timed; sets `checked`. A
+        rival's result is what it is."""
+        results, notes = {}, {}
+        for name, entry in entries.items():
+            try:
+                results[name] = entry.result()
+            except Exception as error:
+                notes[name] = failed(error) if is_ours(name) else reason(error)
         if self.truth is None:
             self.checked = {name: float(loss) for name, loss in results.items()}
-            first = next(iter(self.checked.values()))
+            first = next(iter(self.checked.values()), 0.0)
             for name, loss in self.checked.items():
                 if is_ours(name) and not abs(loss - first) <= LOSS_TOLERANCE:
-                    wrong[name] = f"wrong, so not timed: loss {loss:.4f}, stock has {first:.4f}"
-            return wrong
+                    notes[name] = f"wrong, so not timed: loss {loss:.4f}, stock has {first:.4f}"
+            return notes
         plain, truth = results["stock pure bf16"], self.truth().double()
         for name, result in results.items():
             worst = max(excess(result, plain, truth).values())
             if is_ours(name) and worst > 1:
-                wrong[name] = f"wrong, so not timed: {worst:.2f} times the allowed error"
-        return wrong
+                notes[name] = f"wrong, so not timed: {worst:.2f} times the allowed error"
+        return notes

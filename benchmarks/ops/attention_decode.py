@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from bigfast.ops import attention_decode
 
 from ..case import Case
+from ..shapes import batch as scaled
+from ..shapes import length
 
 
 def ours(q, k, v, dropout_p):
@@ -29,6 +31,7 @@ def cases() -> Iterator[Case]:
             (8, 1024, 12, 12),
             (1, 8192, 16, 4),
         ):
+            batch, keys = scaled(batch), length(keys)
             make = lambda length, heads: torch.randn(batch, length, heads, 64).to(dtype)  # noqa: B023
             inputs = (make(1, heads), make(keys, kv_heads), make(keys, kv_heads))
             yield Case(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from bigfast.ops import bias_gelu
 
 from ..case import Case
-from ..shapes import MODELS
+from ..shapes import model, tokens
 
 # 8 x 128 tokens, and 100 MB in bf16, which no cache holds.
 SIZES = [("bert-base", "none", 1024), ("gpt2", "tanh", 1024), ("bert-base", "none", 16384)]
@@ -19,21 +19,22 @@ SIZES = [("bert-base", "none", 1024), ("gpt2", "tanh", 1024), ("bert-base", "non
 
 def cases() -> Iterator[Case]:
     for dtype in (torch.bfloat16, torch.float32):
-        for model, approximate, tokens in SIZES:
-            form, inner = {"approximate": approximate}, MODELS[model].inner
-            elements = tokens * inner * dtype.itemsize
+        for name, approximate, on_cpu in SIZES:
+            rows, inner = tokens(on_cpu), model(name).inner
+            form = {"approximate": approximate}
+            elements = rows * inner * dtype.itemsize
             yield Case(
                 op="bias_gelu",
-                shape=f"{model}: {tokens} x {inner}, "
+                shape=f"{name}: {rows} x {inner}, "
                 + ("exact" if approximate == "none" else approximate),
                 dtype=dtype,
                 inputs=(
-                    torch.randn(tokens, inner).to(dtype).requires_grad_(),
+                    torch.randn(rows, inner).to(dtype).requires_grad_(),
                     torch.randn(inner).to(dtype).requires_grad_(),
                 ),
                 ours=lambda x, b, p, form=form: bias_gelu(x, b, **form),
                 rivals={"torch": lambda x, b, p, form=form: F.gelu(x + b, **form)},
                 work={"forward": (2 * elements, "GB/s"), "both": (5 * elements, "GB/s")},
-                compile=tokens == 1024,
+                compile=on_cpu == 1024,
                 intensity=20 / (2 * dtype.itemsize),
             )

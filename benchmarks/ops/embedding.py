@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from bigfast.ops import embedding
 
 from ..case import Case
-from ..shapes import MODELS
+from ..shapes import batch, length, model
 
 
 def ours(ids, word, position, token_type, weight, bias, dropout_p):
@@ -30,25 +30,29 @@ def eager(ids, word, position, token_type, weight, bias, dropout_p):
 
 
 def cases() -> Iterator[Case]:
-    size = MODELS["bert-base"]
+    size = model("bert-base")
+    sequences, positions = batch(8), length(512)
+    longest = length(128)
+    tokens = sequences * longest
     for dtype in (torch.bfloat16, torch.float32):
         leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
         row = size.hidden * dtype.itemsize
         yield Case(
             op="embedding",
-            shape=f"bert-base: 8 x 128, {size.vocab} x {size.hidden}, norm, dropout 0.1",
+            shape=f"bert-base: {sequences} x {longest}, {size.vocab} x {size.hidden}, norm, "
+            "dropout 0.1",
             dtype=dtype,
             inputs=(
-                torch.randint(1, size.vocab, (8, 128)),
-                *(leaf(n, size.hidden) for n in (size.vocab, 512, 2)),
+                torch.randint(1, size.vocab, (sequences, longest)),
+                *(leaf(n, size.hidden) for n in (size.vocab, positions, 2)),
                 leaf(size.hidden),
                 leaf(size.hidden),
             ),
             ours=ours,
             rivals={"torch": eager},
             work={
-                "forward": (4 * 1024 * row, "GB/s"),
-                "both": ((4 + 4) * 1024 * row + size.vocab * row, "GB/s"),
+                "forward": (4 * tokens * row, "GB/s"),
+                "both": ((4 + 4) * tokens * row + size.vocab * row, "GB/s"),
             },
             dropout_p=0.1,
             compile=True,

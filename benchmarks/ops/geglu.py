@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from bigfast.ops import geglu
 
 from ..case import Case
+from ..shapes import model, tokens
 
 
 def ours(product, dropout_p):
@@ -23,13 +24,14 @@ def eager(product, dropout_p):
 
 
 def cases() -> Iterator[Case]:
+    rows, inner = tokens(1024), model("modernbert-base").inner
     for dtype in (torch.bfloat16, torch.float32):
-        elements = 1024 * 1152 * dtype.itemsize
+        elements = rows * inner * dtype.itemsize
         yield Case(
             op="geglu",
-            shape="1024 x 1152",
+            shape=f"{rows} x {inner}",
             dtype=dtype,
-            inputs=(torch.randn(1024, 2304).to(dtype).requires_grad_(),),
+            inputs=(torch.randn(rows, 2 * inner).to(dtype).requires_grad_(),),
             ours=ours,
             rivals={"torch": eager},
             work={"forward": (3 * elements, "GB/s"), "both": (8 * elements, "GB/s")},

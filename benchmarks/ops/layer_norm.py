@@ -14,7 +14,7 @@ from bigfast.ops import layer_norm
 
 from ..case import Case
 from ..rivals import liger
-from ..shapes import MODELS
+from ..shapes import dtypes, model, tokens
 
 # 8 x 128 tokens stay in cache; 32k tokens do not.
 SIZES = [
@@ -36,16 +36,16 @@ def with_liger(function, x, residual, weight, bias, dropout_p):
 
 
 def cases() -> Iterator[Case]:
-    for dtype in (torch.bfloat16, torch.float32):
-        for model, tokens, dropout_p in SIZES[: 5 if dtype == torch.bfloat16 else 3]:
-            features = MODELS[model].hidden
+    for dtype in dtypes():
+        for name, on_cpu, dropout_p in SIZES[: 5 if dtype == torch.bfloat16 else 3]:
+            rows, features = tokens(on_cpu), model(name).hidden
             leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
-            elements = tokens * features * dtype.itemsize
+            elements = rows * features * dtype.itemsize
             yield Case(
                 op="layer_norm",
-                shape=f"{model}: {tokens} x {features}, residual, dropout {dropout_p}",
+                shape=f"{name}: {rows} x {features}, residual, dropout {dropout_p}",
                 dtype=dtype,
-                inputs=tuple(leaf(*s) for s in 2 * [(tokens, features)] + 2 * [(features,)]),
+                inputs=tuple(leaf(*s) for s in 2 * [(rows, features)] + 2 * [(features,)]),
                 ours=ours,
                 rivals={"torch": eager} | liger("liger_layer_norm", with_liger),
                 work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},

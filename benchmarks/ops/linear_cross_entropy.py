@@ -16,7 +16,7 @@ from bigfast.ops import linear_cross_entropy
 
 from ..case import Case
 from ..rivals import liger
-from ..shapes import MODELS
+from ..shapes import model, tokens
 
 
 def ours(x, weight, bias, target, dropout_p):
@@ -41,7 +41,7 @@ def _wide(x: torch.Tensor) -> torch.dtype:
 
 
 def cases() -> Iterator[Case]:
-    size, rows = MODELS["bert-base"], 1024
+    size, rows = model("bert-base"), tokens(1024)
     rivals = {"torch, gathered": gathered, "torch": every_row}
     rivals |= liger("liger_fused_linear_cross_entropy", with_liger)
     for dtype in (torch.bfloat16, torch.float32):
@@ -65,4 +65,10 @@ def cases() -> Iterator[Case]:
                 seconds=2.0,
                 backward_alone=False,
                 intensity=2 * labelled / dtype.itemsize,
+                extra={
+                    "logits_mb": rows * size.vocab * dtype.itemsize / 1e6,
+                    "gradients_mb": (rows * size.hidden + size.vocab * (size.hidden + 1))
+                    * dtype.itemsize
+                    / 1e6,
+                },
             )

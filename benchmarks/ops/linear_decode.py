@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from bigfast.ops import linear_decode
 
 from ..case import Case
+from ..shapes import features
 
 # All layers of one kind, so that weights come from memory as in a model, not from cache.
 LAYERS = 12
@@ -30,6 +31,7 @@ def cases() -> Iterator[Case]:
             (8, 768, 3072, LAYERS),
             (16, 768, 3072, LAYERS),
         ):
+            inputs, outputs = features(inputs), features(outputs)
             weights = [torch.randn(outputs, inputs).to(dtype) for _ in range(layers)]
             yield Case(
                 op="linear_decode",

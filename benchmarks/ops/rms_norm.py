@@ -12,7 +12,7 @@ from bigfast.ops import rms_norm
 
 from ..case import Case
 from ..rivals import liger
-from ..shapes import MODELS
+from ..shapes import model, tokens
 
 
 def ours(x, residual, weight, dropout_p):
@@ -28,20 +28,21 @@ def with_liger(function, x, residual, weight, dropout_p):
 
 
 def cases() -> Iterator[Case]:
-    features = MODELS["bert-base"].hidden
+    features = model("bert-base").hidden
     for dtype in (torch.bfloat16, torch.float32):
-        for tokens in (1024, 32768):
+        for on_cpu in (1024, 32768):
+            rows = tokens(on_cpu)
             leaf = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_()  # noqa: B023
-            elements = tokens * features * dtype.itemsize
+            elements = rows * features * dtype.itemsize
             yield Case(
                 op="rms_norm",
-                shape=f"bert-base: {tokens} x {features}, residual, dropout 0.1",
+                shape=f"bert-base: {rows} x {features}, residual, dropout 0.1",
                 dtype=dtype,
-                inputs=(leaf(tokens, features), leaf(tokens, features), leaf(features)),
+                inputs=(leaf(rows, features), leaf(rows, features), leaf(features)),
                 ours=ours,
                 rivals={"torch": eager} | liger("liger_rms_norm", with_liger),
                 work={"forward": (4 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
                 dropout_p=0.1,
-                compile=tokens == 1024,
+                compile=on_cpu == 1024,
                 intensity=8 / (4 * dtype.itemsize),
             )

@@ -10,7 +10,7 @@ import torch
 from bigfast.ops import rotary
 
 from ..case import Case
-from ..shapes import MODELS
+from ..shapes import batch, length, model
 
 
 def ours(q, k, cos, sin, dropout_p):
@@ -27,16 +27,18 @@ def eager(q, k, cos, sin, dropout_p):
 
 
 def cases() -> Iterator[Case]:
-    size = MODELS["modernbert-base"]
+    size = model("modernbert-base")
+    sequences, positions = batch(8), length(128)
     heads, head_dim = size.heads, size.head_dim
     for dtype in (torch.bfloat16, torch.float32):
         half = head_dim // 2
-        angle = torch.arange(128)[:, None] * 10000.0 ** (-torch.arange(half) / half)
-        head = lambda: torch.randn(8, 128, heads, head_dim).to(dtype).requires_grad_()  # noqa: B023
-        elements = 8 * 128 * size.hidden * dtype.itemsize
+        angle = torch.arange(positions)[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        head = lambda: torch.randn(sequences, positions, heads, head_dim).to(dtype).requires_grad_()  # noqa: B023
+        elements = sequences * positions * size.hidden * dtype.itemsize
         yield Case(
             op="rotary",
-            shape=f"modernbert-base: 8 x 128 x {heads} x {head_dim}, q and k, and a cat",
+            shape=f"modernbert-base: {sequences} x {positions} x {heads} x {head_dim}, "
+            "q and k, and a cat",
             dtype=dtype,
             inputs=(head(), head(), angle.cos(), angle.sin()),
             ours=ours,

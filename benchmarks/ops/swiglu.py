@@ -12,7 +12,7 @@ from bigfast.ops import swiglu
 
 from ..case import Case
 from ..rivals import liger
-from ..shapes import MODELS
+from ..shapes import model, tokens
 
 
 def ours(product, dropout_p):
@@ -29,18 +29,19 @@ def with_liger(function, product, dropout_p):
 
 
 def cases() -> Iterator[Case]:
-    inner = MODELS["bert-base"].hidden * 8 // 3
+    inner = model("bert-base").hidden * 8 // 3
     for dtype in (torch.bfloat16, torch.float32):
-        for tokens in (1024, 16384):
-            elements = tokens * inner * dtype.itemsize
+        for on_cpu in (1024, 16384):
+            rows = tokens(on_cpu)
+            elements = rows * inner * dtype.itemsize
             yield Case(
                 op="swiglu",
-                shape=f"bert-base: {tokens} x {inner}",
+                shape=f"bert-base: {rows} x {inner}",
                 dtype=dtype,
-                inputs=(torch.randn(tokens, 2 * inner).to(dtype).requires_grad_(),),
+                inputs=(torch.randn(rows, 2 * inner).to(dtype).requires_grad_(),),
                 ours=ours,
                 rivals={"torch": eager} | liger("liger_swiglu", with_liger),
                 work={"forward": (3 * elements, "GB/s"), "both": (8 * elements, "GB/s")},
-                compile=tokens == 1024,
+                compile=on_cpu == 1024,
                 intensity=8 / (3 * dtype.itemsize),
             )

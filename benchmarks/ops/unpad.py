@@ -10,12 +10,13 @@ import torch
 from bigfast.ops import pack, unpad
 
 from ..case import Case
-from ..shapes import MODELS, sst2_lengths
+from ..shapes import batch, model, sst2_lengths
 
 
 def cases() -> Iterator[Case]:
-    features = MODELS["bert-base"].hidden
-    lengths = sst2_lengths(32)
+    features = model("bert-base").hidden
+    sentences = batch(32)
+    lengths = sst2_lengths(sentences)
     longest = int(lengths.max())
     mask = torch.arange(longest) < lengths[:, None].to(torch.get_default_device())
     packing = pack(mask)
@@ -23,9 +24,10 @@ def cases() -> Iterator[Case]:
         real, padded = (n * features * dtype.itemsize for n in (len(packing.rows), mask.numel()))
         yield Case(
             op="unpad",
-            shape=f"bert-base: 32 x {longest} x {features}, {len(packing.rows)} real tokens",
+            shape=f"bert-base: {sentences} x {longest} x {features}, "
+            f"{len(packing.rows)} real tokens",
             dtype=dtype,
-            inputs=(torch.randn(32, longest, features).to(dtype).requires_grad_(),),
+            inputs=(torch.randn(sentences, longest, features).to(dtype).requires_grad_(),),
             ours=lambda x, p: unpad(x, packing),
             rivals={"torch": lambda x, p: x.flatten(0, 1).index_select(0, packing.rows)},
             work={"forward": (2 * real, "GB/s"), "both": (3 * real + padded, "GB/s")},

@@ -92,7 +92,7 @@ _library = torch.library.Library("bigfast", "FRAGMENT")
 _library.define("dropout_seed(Tensor empty) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 
 
-def _draw(device: torch.device | str) -> Tensor:
+def _draw(device: torch.device | str | None) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
 
 
@@ -104,9 +104,9 @@ def _(empty: Tensor) -> Tensor:
     return empty.new_empty(1, dtype=torch.int64)
 
 
-def dropout_seed(device: torch.device | str = "cpu") -> Tensor:
-    """A seed, int64 (1), drawn from torch's default generator of `device`: torch.manual_seed fixes
-    it, and activation checkpointing replays it."""
+def dropout_seed(device: torch.device | str | None = None) -> Tensor:
+    """A seed, int64 (1), drawn from torch's default generator of `device`, or of torch's default
+    device: torch.manual_seed fixes it, and activation checkpointing replays it."""
     if torch.compiler.is_compiling():
         return torch.ops.bigfast.dropout_seed(torch.empty(0, device=device))
     return _draw(device)  # the same number, without the 6 us of an op in Python

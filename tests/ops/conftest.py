@@ -1,13 +1,21 @@
-"""Every op test that takes `implementation` runs on each implementation available here."""
+"""Every op test that takes `implementation` runs on each implementation available here.
+
+Under `pytest -m gpu` these are what serves CUDA tensors, and torch's default device is the GPU.
+"""
 
 import math
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import bounds
 import pytest
+import torch
+from steps import STEPS
 
 from bigfast.ops import library, registry
 
+# What these tell of bad arguments is the same on every device, but for bad values: those a GPU does
+# not look at, or it refuses all further work of the process.
+_NOT_ON_GPU = ("test_bad_input", "test_bad_offsets", "test_ids_out_of_range")
 # The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU.
 _INTERPRETED = 100_000
 
@@ -21,15 +29,79 @@ def _implementations(op: str) -> list[str]:
     return found
 
 
+def _ops(module) -> list[str]:
+    """The ops that a test file is about: one, or all optimizer steps."""
+    op = module.__name__.removeprefix("test_")
+    if op == "multi_tensor":
+        return sorted(STEPS)
+    return [op if op in registry.ops() else op.rpartition("_")[0]]
+
+
+def _gpu(config) -> bool:
+    return config.option.markexpr == "gpu"
+
+
+def _on_gpu(ops: list[str]) -> list:
+    """Triton and torch's own, where an op has them."""
+    found = {c.name: None for op in ops for c in registry.candidates(op, "cuda")}
+    names = [name for name in found if name != "reference"] or ["reference"]
+    return [pytest.param(name, id=f"gpu-{name}", marks=pytest.mark.gpu) for name in names]
+
+
 def pytest_generate_tests(metafunc):
     if "implementation" in metafunc.fixturenames:
-        op = metafunc.module.__name__.removeprefix("test_")
-        metafunc.parametrize("implementation", _implementations(op), indirect=True)
+        ops = _ops(metafunc.module)
+        found = _on_gpu(ops) if _gpu(metafunc.config) else _implementations(ops[0])
+        metafunc.parametrize("implementation", found, indirect=True)
+
+
+def _moved(value):
+    if isinstance(value, torch.Tensor):
+        return value.to(torch.get_default_device())
+    if isinstance(value, dict):
+        return {key: _moved(v) for key, v in value.items()}
+    return [_moved(v) for v in value] if type(value) is list else value
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """On a GPU, tensors among the parameters come along, and torch's own op is tested as far as it
+    can serve."""
+    if not _gpu(pyfuncitem.config):
+        return (yield)
+    pyfuncitem.funcargs = {name: _moved(value) for name, value in pyfuncitem.funcargs.items()}
+    try:
+        return (yield)
+    except ValueError as error:
+        if "backend 'torch' was asked for" in str(error):
+            pytest.skip("torch's own op cannot serve")
+        raise
 
 
 @pytest.fixture
 def implementation(request):
     """Forces `reference`, `cpp` in one instruction set or `triton`, for every op of the test."""
+    if _gpu(request.config):
+        yield from _serve_on_gpu(request, _ops(request.module))
+    else:
+        yield from _serve_on_cpu(request)
+
+
+def _serve_on_gpu(request, ops: list[str]):
+    name = request.param
+    if request.function.__name__ in _NOT_ON_GPU:
+        pytest.skip("bad arguments are told alike on every device")
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    with ExitStack() as stack:
+        for op in ops:
+            if name in {c.name for c in registry.candidates(op, "cuda")}:
+                stack.enter_context(registry.backend(name, op))
+        stack.enter_context(torch.device("cuda"))
+        yield name
+
+
+def _serve_on_cpu(request):
     name, _, isa = request.param.partition("-")
     shape = request.node.callspec.params.get("shape", ())
     if name == "triton" and math.prod(shape) > _INTERPRETED:
@@ -37,8 +109,10 @@ def implementation(request):
     before = library.cpu_isa() if isa else None
     if isa:
         library.set_cpu_isa(isa)
-    checks = bounds.checked() if name == "triton" else nullcontext()
-    with checks, registry.backend(name):
+    with ExitStack() as stack:
+        if name == "triton":
+            stack.enter_context(bounds.checked())
+        stack.enter_context(registry.backend(name))
         yield request.param
     if before:
         library.set_cpu_isa(before)

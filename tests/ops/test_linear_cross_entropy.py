@@ -213,7 +213,7 @@ def test_autocast(implementation, chunked, request):
 
     def cast(f):
         def run(*args, **kwargs):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(input.device.type, dtype=torch.bfloat16):
                 return f(*args, **kwargs)
 
         return run

@@ -8,7 +8,8 @@ from bigfast.benchmarks import goals, gpu_report, gpu_steps, gpu_summary, rows, 
 from bigfast.benchmarks.timing import CPU
 
 H100 = {
-    "device": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "cpu": "a CPU", "threads": 16, "commit": "c0ffee",
+    "device": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "cpu": "a CPU", "threads": 16,
+    "commit": "c0ffee",
     "peaks": {"copy_GB_s": 3000.0, "bfloat16_TFLOP_s": 800.0, "float32_TFLOP_s": 50.0},
     "versions": {"torch": "2.11"},
 }  # fmt: skip
@@ -162,6 +163,7 @@ def test_what_does_not_fit_into_the_time_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_steps, "watch", replaced)
     found = gpu_steps.work("op", ["ops", "op"], tmp_path, 1.5, {})
     assert [r.get("note") for r in found.rows] == [None, *3 * [gpu_steps.OUT_OF_TIME]]
+    monkeypatch.undo()
     gone = gpu_steps.work("op", ["nonsense"], tmp_path, 0, {})
     assert "the whole step" in gone.rows[0]["shape"]
 

@@ -113,6 +113,16 @@ def test_mixed_dtypes(implementation):
     check_op(embedding, embedding_ref, ids, word, **tables, **norm)
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    ids, word, tables, norm = inputs((4, 19), 23, 130, torch.float16)
+    check_op(
+        embedding, embedding_ref, ids, word, **tables, **norm, dropout_p=0.1, seed=dropout_seed(),
+        padding_idx=3,
+    )  # fmt: skip
+
+
 def test_zero_tokens(implementation):
     _, word, tables, norm = inputs((2, 9), 23, 40)
     tables["position_ids"] = tables["token_type_ids"] = None

@@ -143,17 +143,19 @@ def backward_kernel(
     dw = tl.zeros((BLOCK,), tl.float32)
     db = tl.zeros((BLOCK,), tl.float32)
     for row in range(program, tokens, tl.num_programs(0)):
-        at = row * FEATURES + cols
-        grad = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
-        if seed is not None:
-            grad = dropped(grad, seed, rows, row, threshold, scale, BLOCK)
         if norm_weight is not None:
+            # Before dy: registers are short.
             h = summed(
                 row, ids, word, None, position, None, position_ids, token_type, None,
                 token_type_ids, seqlen, cols, inside, FEATURES,
             )  # fmt: skip
             scaling = tl.load(rstd + row)
             h = tl.where(inside, (h - tl.load(mean + row)) * scaling, 0.0)
+        at = row * FEATURES + cols
+        grad = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
+        if seed is not None:
+            grad = dropped(grad, seed, rows, row, threshold, scale, BLOCK)
+        if norm_weight is not None:
             dw += grad * h
             if dbias is not None:
                 db += grad

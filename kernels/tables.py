@@ -38,23 +38,24 @@ def sum_kernel(
     inside = cols < FEATURES
     end = tl.minimum((run + 1) * RUN, tokens)
     before = tl.load(ids + run * RUN - 1, mask=run > 0, other=-1)
+    id = tl.load(ids + run * RUN)
     total = tl.zeros((COLS,), tl.float32)
     for place in range(run * RUN, end):
-        id = tl.load(ids + place)
+        following = tl.load(ids + place + 1, mask=place + 1 < tokens, other=-1)
         if id != skipped:
             at = tl.load(order + place) * FEATURES + cols
             total += tl.load(dr + at, mask=inside, other=0.0).to(tl.float32)
-            goes_on = tl.load(ids + place + 1, mask=place + 1 < tokens, other=-1) == id
-            if (place + 1 == end) | (not goes_on):
+            if (following != id) | (place + 1 == end):
                 part = run * FEATURES + cols
                 if id == before:
                     tl.store(heads + part, total, mask=inside)
-                elif goes_on:
+                elif id == following:
                     tl.store(tails + part, total, mask=inside)
                 else:
                     to = grad + id.to(tl.int64) * FEATURES + cols
                     tl.store(to, total.to(grad.dtype.element_ty), mask=inside)
                 total = tl.zeros((COLS,), tl.float32)
+        id = following
 
 
 @triton.jit(do_not_specialize=["runs", "skipped"])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dropout, dtypes, indices, registry
+from . import autograd, dropout, dtypes, indices, kernels, norm, registry
 from .library import register_fake
 
 
@@ -126,7 +126,7 @@ def _(
     wants_token_type,
 ):  # fmt: skip
     features = word.shape[1]
-    norm = word if norm_weight is None else norm_weight
+    like = word if norm_weight is None else norm_weight
 
     def gradient(table, wanted):
         return word.new_empty(table.shape[0] if wanted and table is not None else 0, features)
@@ -135,29 +135,49 @@ def _(
         gradient(word, wants_word),
         gradient(position, wants_position),
         gradient(token_type, wants_token_type),
-        norm.new_empty(0 if norm_weight is None else features),
-        norm.new_empty(features if has_bias else 0),
+        like.new_empty(0 if norm_weight is None else features),
+        like.new_empty(features if has_bias else 0),
     )
 
 
-def _why_not_native(
+def _why_not_mixed(
     word: Tensor,
     position: Tensor | None,
     token_type: Tensor | None,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
-    out_dtype: torch.dtype,
 ) -> str | None:
+    """Why no kernel can serve this mixture of dtypes, or None."""
     for table in (position, token_type):
         if table is not None and table.dtype != word.dtype:
             return "the tables differ in dtype"
     if norm_bias is not None and norm_weight is not None and norm_bias.dtype != norm_weight.dtype:
         return "norm_weight and norm_bias differ in dtype"
+    return None
+
+
+def _why_not_native(*args) -> str | None:
+    word, _, _, norm_weight, _, out_dtype = args
     norm_dtype = word.dtype if norm_weight is None else norm_weight.dtype
-    return dtypes.why_not_native(word.dtype, norm_dtype, out_dtype)
+    return _why_not_mixed(*args[:5]) or dtypes.why_not_native(word.dtype, norm_dtype, out_dtype)
 
 
-registry.register("embedding", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(*args) -> str | None:
+    word, _, _, norm_weight, _, out_dtype = args
+    if word.shape[1] > norm.TRITON_FEATURES:
+        return f"serves up to {norm.TRITON_FEATURES} features, not {word.shape[1]}"
+    norm_dtype = word.dtype if norm_weight is None else norm_weight.dtype
+    return _why_not_mixed(*args[:5]) or dtypes.why_not_triton(
+        word.device, word.dtype, norm_dtype, out_dtype
+    )
+
+
+kernels.serve("embedding_fwd", "embedding_bwd")
+registry.register(
+    "embedding",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
 
 
 def embedding(

@@ -27,6 +27,16 @@ _SCHEMAS = (
     "float label_smoothing, float z_loss) -> (Tensor loss, Tensor stats, Tensor count)",
     "cross_entropy_bwd(Tensor dloss, Tensor input, Tensor target, Tensor stats, Tensor count, "
     "int ignore_index, str reduction, float label_smoothing, float z_loss) -> Tensor",
+    "embedding_fwd(Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+    "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor? norm_bias, "
+    "Tensor? rows, Tensor? seed, int threshold, float eps, SymInt seqlen, "
+    "ScalarType out_dtype) -> (Tensor y, Tensor mean, Tensor rstd)",
+    "embedding_bwd(Tensor dy, Tensor ids, Tensor word, Tensor? position, Tensor? position_ids, "
+    "Tensor? token_type, Tensor? token_type_ids, Tensor? norm_weight, Tensor mean, Tensor rstd, "
+    "Tensor? rows, Tensor? seed, int threshold, SymInt seqlen, int padding_idx, bool has_bias, "
+    "bool wants_word, bool wants_position, bool wants_token_type) -> "
+    "(Tensor dword, Tensor dposition, Tensor dtoken_type, Tensor dnorm_weight, "
+    "Tensor dnorm_bias)",
     "unpad(Tensor x, Tensor rows) -> Tensor",
     "pad(Tensor x, Tensor rows, SymInt padded) -> Tensor",
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 from bigfast.kernels import (
     bias_gelu,
     cross_entropy,
+    embedding,
     geglu,
     layer_norm,
     pad,
@@ -81,6 +82,22 @@ def _cross_entropy(classes: int, dtype: torch.dtype, label_smoothing: float) -> 
     cross_entropy.cross_entropy_bwd(loss, logits, target, stats, count, *options)
 
 
+def _embedding(
+    n: int, dtype: torch.dtype, out_dtype: torch.dtype, norm: bool, index: torch.dtype = torch.int64
+) -> None:
+    """BERT's, with types, norm and logical rows of dropout; or GPT's: default positions."""
+    ids, word, weight = _vector(T, index), _rows(n, dtype), _vector(n, dtype) if norm else None
+    types = (word, ids) if norm else (None, None)
+    rows, seed = _vector(T, torch.int32) if norm else None, _vector(1, torch.int64)
+    tensors = (ids, word, word, ids if norm else None, *types, weight)
+    y, mean, rstd = embedding.embedding_fwd(
+        *tensors, weight, rows, seed, THRESHOLD, 1e-12, T, out_dtype
+    )
+    embedding.embedding_bwd(
+        y, *tensors, mean, rstd, rows, seed, THRESHOLD, T, 0, norm, True, True, norm
+    )
+
+
 def _unpad(n: int, dtype: torch.dtype) -> None:
     unpad.unpad(_rows(n, dtype), _vector(T, torch.int32))
 
@@ -104,6 +121,10 @@ CASES: dict[str, Callable[[], None]] = {
     "cross_entropy bf16 30522, smoothed": lambda: _cross_entropy(30522, BF16, 0.1),
     "cross_entropy bf16 32000": lambda: _cross_entropy(32000, BF16, 0.0),
     "cross_entropy fp32 50304": lambda: _cross_entropy(50304, FP32, 0.0),
+    "embedding bf16 768": lambda: _embedding(768, BF16, BF16, True),
+    "embedding fp32 1024, bf16 out": lambda: _embedding(1024, FP32, BF16, True),
+    "embedding fp16 1600, gpt": lambda: _embedding(1600, FP16, FP16, False, torch.int32),
+    "embedding fp32 8192": lambda: _embedding(8192, FP32, FP32, True),
     "unpad bf16 768": lambda: _unpad(768, BF16),
     "pad fp32 1024": lambda: _pad(1024, FP32),
 }

@@ -18,7 +18,7 @@ from bigfast.ops import dropout_seed, embedding, embedding_ref
 
 # Tokens, rows of the word table, features: one token; below and above vector widths and the widths
 # that small tables are split by; many tokens of few words; few of many; bert-base's features.
-SIZES = [((1,), 3, 5), ((2, 7), 11, 16), ((5, 13), 150, 131), ((300,), 4, 70), ((2, 9), 999, 768)]
+SIZES = [((1,), 3, 5), ((2, 7), 11, 16), ((5, 13), 150, 131), ((40,), 4, 70), ((2, 9), 999, 768)]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -94,9 +94,23 @@ def test_padding_idx_has_no_gradient(implementation, padding_idx):
     assert not word.grad[padding_idx].any()
 
 
+def test_a_word_of_many_tokens(implementation):
+    """More of them than are summed in one place, or in one step."""
+    ids = torch.tensor([1] * 590 + [0, 3, 3, 4])[torch.randperm(594)].int()
+    check_op(embedding, embedding_ref, ids, leaf(6, 3))
+
+
+def test_a_nan_stays_in_its_row(implementation):
+    word, dy = leaf(5, 3), torch.randn(60, 3)
+    ids = torch.randint(5, (60,))
+    dy[7, 1] = float("nan")
+    embedding(ids, word).backward(dy)
+    assert word.grad.isnan().nonzero().tolist() == [[ids[7], 1]]
+
+
 def test_frozen_tables(implementation):
     """A table that needs no gradient gets none; the others' are the same."""
-    ids, word, tables, norm = inputs((4, 9), 23, 40)
+    ids, word, tables, norm = inputs((2, 9), 11, 24)
     want = dict(run(embedding, (ids, word), tables | norm)[1])
     for names in (["1"], ["position", "norm_weight"], ["token_type"], ["norm_bias"]):
         args = {k: v.detach() if k in names else v for k, v in (tables | norm).items()}
@@ -111,6 +125,16 @@ def test_mixed_dtypes(implementation):
     check_op(embedding, embedding_ref, ids, word, **tables, **norm, out_dtype=torch.bfloat16)
     _, word, tables, _ = inputs((4, 9), 23, 40, torch.bfloat16)
     check_op(embedding, embedding_ref, ids, word, **tables, **norm)
+
+
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    ids, word, tables, norm = inputs((3, 7), 11, 130, torch.float16)
+    check_op(
+        embedding, embedding_ref, ids, word, **tables, **norm, dropout_p=0.1, seed=dropout_seed(),
+        padding_idx=3,
+    )  # fmt: skip
 
 
 def test_zero_tokens(implementation):

@@ -29,5 +29,21 @@ _SCHEMAS = (
     "int ignore_index, str reduction, float label_smoothing, float z_loss) -> Tensor",
     "unpad(Tensor x, Tensor rows) -> Tensor",
     "pad(Tensor x, Tensor rows, SymInt padded) -> Tensor",
+    "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+    "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+    "float weight_decay, bool maximize) -> ()",
+    "lamb_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+    "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+    "float weight_decay, bool maximize) -> ()",
+    "lion_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] masters, "
+    "Tensor lr, Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, "
+    "float weight_decay, bool maximize) -> ()",
+    "stable_adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+    "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+    "float weight_decay, bool maximize) -> ()",
+    "grad_norm(Tensor[] grads) -> Tensor",
 )
 SCHEMAS = {schema.partition("(")[0]: schema for schema in _SCHEMAS}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import optimizer_cases
 import torch
 from torch import Tensor
 
@@ -106,4 +107,4 @@ CASES: dict[str, Callable[[], None]] = {
     "cross_entropy fp32 50304": lambda: _cross_entropy(50304, FP32, 0.0),
     "unpad bf16 768": lambda: _unpad(768, BF16),
     "pad fp32 1024": lambda: _pad(1024, FP32),
-}
+} | optimizer_cases.CASES

@@ -22,8 +22,10 @@ def test_step_and_scale(implementation, step, maximize):
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-8])
-@pytest.mark.parametrize("size", [1, 4095, 4097, 32767, 32768, 32769, 98_305])
+@pytest.mark.parametrize("size", [1, 4095, 4097, 8193, 32767, 32768, 32769, 98_305])
 def test_norms_over_runs_and_tasks(implementation, size, eps):
+    if implementation == "triton" and size > 10_000:
+        pytest.skip("lengths of C++; too large for the interpreter")
     check_step(LAMB, state(LAMB, shapes=[(size,), (3,)]), eps=eps)
 
 

@@ -21,8 +21,10 @@ def test_step_and_scale(implementation, step, maximize):
         check_step(STABLE, state(STABLE), step=step, grad_scale=scale, maximize=maximize)
 
 
-@pytest.mark.parametrize("size", [1, 4095, 4097, 32767, 32768, 32769, 98_305])
+@pytest.mark.parametrize("size", [1, 4095, 4097, 8193, 32767, 32768, 32769, 98_305])
 def test_means_over_runs_and_tasks(implementation, size):
+    if implementation == "triton" and size > 10_000:
+        pytest.skip("lengths of C++; too large for the interpreter")
     check_step(STABLE, state(STABLE, shapes=[(size,), (3,)]), step=100)
 
 

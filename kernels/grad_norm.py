@@ -26,7 +26,7 @@ def squares_kernel(
     BLOCK: tl.constexpr,
 ):
     _, row, begin, end = chunk(tensors, chunks, CHUNK)
-    grad = pointer(row, GRAD, GRAD_TYPE, ALIGNED)
+    grad = pointer(row, GRAD, GRAD_TYPE, 16 if ALIGNED else 2)
     total = tl.zeros((BLOCK,), tl.float32)
     for TAIL in tl.static_range(2):
         start, stop = blocks(begin, end, TAIL, BLOCK)
@@ -57,8 +57,10 @@ def grad_norm(grads: list[Tensor]) -> Tensor:
     first = 0
     for group in groups:
         chunks = len(group.chunks)
-        options = {k: v for k, v in group.options.items() if k not in ("TYPE", "HAS_MASTER")}
-        squares_kernel[(chunks,)](group.tensors, group.chunks, sums[first:], **options)
+        squares_kernel[(chunks,)](
+            group.tensors, group.chunks, sums[first:], GRAD_TYPE=group.options["GRAD_TYPE"],
+            ALIGNED=group.options["ALIGNED"], CHUNK=multi_tensor.CHUNK, BLOCK=2048, num_warps=4,
+        )  # fmt: skip
         first += chunks
     norm = grads[0].new_empty((), dtype=torch.float32)
     norm_kernel[(1,)](sums, norm, count, LANES=1024, num_warps=4)

@@ -155,9 +155,9 @@ def lamb_(
         count, tensors = len(group.chunks), len(group.tensors)
         sums, rates = group.scratch(2, count), group.scratch(tensors)
         logs = (log(beta1), log(beta2))
-        moments_kernel[(count,)](
+        moments_kernel[(count,)](  # half a block: sums take registers
             group.tensors, group.chunks, sums, t, scale, inf, -1.0 if maximize else 1.0, *logs,
-            eps, weight_decay, **group.options,
+            eps, weight_decay, **group.options | {"BLOCK": multi_tensor.BLOCK // 2},
         )  # fmt: skip
         rates_kernel[(tensors,)](
             group.tensors, sums, rates, lr, count, CHUNK=multi_tensor.CHUNK, num_warps=4

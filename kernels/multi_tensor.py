@@ -94,14 +94,9 @@ def chunk(
 
 
 @triton.jit
-def pointer(row, COLUMN: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
-    """Where a tensor of this row begins."""
-    found = tl.load(row + COLUMN).to(tl.pointer_type(TYPE))
-    if ALIGNED:
-        # 4 elements of a thread, whatever their type: the states' layout, so that nothing moves
-        # between threads.
-        found = tl.multiple_of(found, TYPE.primitive_bitwidth // 2)
-    return found
+def pointer(row, COLUMN: tl.constexpr, TYPE: tl.constexpr, ALIGNMENT: tl.constexpr):
+    """Where a tensor of this row begins: at a multiple of so many bytes."""
+    return tl.multiple_of(tl.load(row + COLUMN).to(tl.pointer_type(TYPE)), ALIGNMENT)
 
 
 @triton.jit
@@ -113,16 +108,21 @@ def pointers(
     ALIGNED: tl.constexpr,
 ):
     """Where this row's tensors begin: what p is read from, param, grad, exp_avg, exp_avg_sq."""
-    param = pointer(row, PARAM, TYPE, ALIGNED)
+    # A thread takes 4 elements at once, of 16 bits too: the layout of the states, so that nothing
+    # moves between threads.
+    PART: tl.constexpr = (
+        2 if ALIGNED else 8
+    )  # of the bits of an element: 4 elements, or 1, in bytes
+    param = pointer(row, PARAM, TYPE, TYPE.primitive_bitwidth // PART)
     weight = param
     if HAS_MASTER:
-        weight = pointer(row, MASTER, tl.float32, ALIGNED)
+        weight = pointer(row, MASTER, tl.float32, 32 // PART)
     return (
         weight,
         param,
-        pointer(row, GRAD, GRAD_TYPE, ALIGNED),
-        pointer(row, EXP_AVG, tl.float32, ALIGNED),
-        pointer(row, EXP_AVG_SQ, tl.float32, ALIGNED),
+        pointer(row, GRAD, GRAD_TYPE, GRAD_TYPE.primitive_bitwidth // PART),
+        pointer(row, EXP_AVG, tl.float32, 32 // PART),
+        pointer(row, EXP_AVG_SQ, tl.float32, 32 // PART),
     )
 
 

@@ -21,6 +21,13 @@ from .library import NATIVE_MISSING, TRITON_INTERPRETED
 _library = torch.library.Library("bigfast", "IMPL")
 
 
+# Native ops with names of their own, and the op that each is a part of.
+_PARTS = {
+    "linear_cross_entropy_chunk_": "linear_cross_entropy",
+    "add_into_": "linear_cross_entropy",
+}
+
+
 def serve(*names: str) -> None:
     """Have Triton serve the native ops of these names on CUDA tensors."""
     for name in names:
@@ -33,7 +40,7 @@ def serve(*names: str) -> None:
 
 def op_of(name: str) -> str:
     """The op that native op `name` is a part of."""
-    return name.removesuffix("_fwd").removesuffix("_bwd").removesuffix("_")
+    return _PARTS.get(name) or name.removesuffix("_fwd").removesuffix("_bwd").removesuffix("_")
 
 
 def _launcher(op: str, name: str) -> Callable:

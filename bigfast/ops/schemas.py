@@ -45,5 +45,9 @@ _SCHEMAS = (
     "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
     "float weight_decay, bool maximize) -> ()",
     "grad_norm(Tensor[] grads) -> Tensor",
+    "linear_cross_entropy_chunk_(Tensor(a!) logits, Tensor? bias, Tensor target, Tensor scale, "
+    "Tensor(b!) losses, Tensor(c!) total, Tensor(d!)? dbias, bool gradient, "
+    "float label_smoothing, float z_loss) -> ()",
+    "add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()",
 )
 SCHEMAS = {schema.partition("(")[0]: schema for schema in _SCHEMAS}

@@ -4,6 +4,9 @@ A chunk of logits: losses, and their gradient written over the logits (logits.py
 row, which reads it twice: for its sum, and, out of the cache, for the gradient. Column sums of the
 gradient, as it is stored, are dbias: one program per block of columns, rows in their order. The
 losses' total and the sum of weight gradients are small kernels. Nothing is atomic.
+
+Rows of logits may lie further apart than they are long, so that each begins where 16 bytes do and
+is loaded so; then what lies between is read and written, too, and bias is as long.
 """
 
 import triton
@@ -14,6 +17,7 @@ from .logits import gradient_terms, logit, logits, row_block, row_loss, row_stat
 from .partials import REGISTERS
 from .tiles import ASSERTING
 
+ALIGNMENT = 16  # elements that rows of padded logits are a multiple of
 _LOSSES = 1024
 _ROWS, _COLS = 64, 64  # of a tile of column sums: 477 programs for 30522 columns
 _ELEMENTS = 2048
@@ -21,26 +25,28 @@ _ELEMENTS = 2048
 
 @triton.jit
 def chunk_kernel(
-    x,  # (T, V): logits; with gradient, written
+    x,  # (T, V), rows stride apart: logits; with gradient, written
     bias,  # fp32 (V), or None
     target,  # int64 (T), 0..V-1
     scale,  # fp32 (1) or, where EACH, (T): of the gradient
     losses,  # fp32 (T)
+    stride,
     GRADIENT: tl.constexpr,
     EACH: tl.constexpr,
     SMOOTHING: tl.constexpr,  # of labels
     Z_LOSS: tl.constexpr,
     WIDE: tl.constexpr,
     CLASSES: tl.constexpr,  # V
+    WIDTH: tl.constexpr,  # V, or as far as memory may be read and written
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    x += row * CLASSES
+    x += row * stride
     label = tl.load(target + row)
     tl.device_assert((label >= 0) & (label < CLASSES), "target")
     # Before the sums, for which all warps wait: none writes the gradient there while one reads.
     at_target = logit(x, bias, label)
-    shift, sum, total = row_stats(x, bias, SMOOTHING, CLASSES, BLOCK)
+    shift, sum, total = row_stats(x, bias, SMOOTHING, CLASSES, WIDTH, BLOCK)
     loss = row_loss(at_target, shift, sum, total, SMOOTHING, Z_LOSS, CLASSES, WIDE)
     tl.store(losses + row, loss)
     if GRADIENT:
@@ -50,10 +56,9 @@ def chunk_kernel(
         )
         for start in range(0, CLASSES, BLOCK):
             cols = start + tl.arange(0, BLOCK)
-            inside = cols < CLASSES
-            v = logits(x, bias, cols, inside)
+            v = logits(x, bias, cols, CLASSES, WIDTH)
             grad = tl.where(cols == label, at, tl.exp(v - shift) * factor + offset)
-            tl.store(x + cols, grad.to(x.dtype.element_ty), mask=inside)
+            tl.store(x + cols, grad.to(x.dtype.element_ty), mask=cols < WIDTH)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -72,10 +77,12 @@ def total_kernel(
 
 @triton.jit(do_not_specialize=["tokens"])
 def columns_kernel(
-    dz,  # (T, V)
+    dz,  # (T, V), rows stride apart
     dbias,  # fp32 (V), added to
     tokens,  # T
+    stride,
     CLASSES: tl.constexpr,  # V
+    WIDTH: tl.constexpr,  # as above
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -84,14 +91,14 @@ def columns_kernel(
     sums = tl.zeros((ROWS, COLS), tl.float32)
     for start in range(0, tokens, ROWS):
         row = (start + tl.arange(0, ROWS))[:, None]
-        at = row.to(tl.int64) * CLASSES + cols[None, :]
-        exists = (row < tokens) & inside[None, :]
+        at = row.to(tl.int64) * stride + cols[None, :]
+        exists = (row < tokens) & (cols < WIDTH)[None, :]
         sums += tl.load(dz + at, mask=exists, other=0.0).to(tl.float32)
     before = tl.load(dbias + cols, mask=inside, other=0.0)
     tl.store(dbias + cols, before + tl.sum(sums, 0), mask=inside)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit
 def add_kernel(
     out,  # (size); may be either of the two
     total,  # fp32 (size)
@@ -100,13 +107,14 @@ def add_kernel(
     BLOCK: tl.constexpr,
 ):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.max_contiguous(i, 4)  # of 16 bits, too: the layout of fp32
     inside = i < size
     sum = tl.load(total + i, mask=inside) + tl.load(part + i, mask=inside).to(tl.float32)
     tl.store(out + i, sum.to(out.dtype.element_ty), mask=inside)
 
 
 def linear_cross_entropy_chunk_(
-    logits: Tensor,  # (T, V)
+    logits: Tensor,  # (T, V), unit last stride
     bias: Tensor | None,  # fp32 (V)
     target: Tensor,  # int64 (T), 0..V-1
     scale: Tensor,  # fp32 (1) or (T)
@@ -120,18 +128,21 @@ def linear_cross_entropy_chunk_(
     tokens, classes = logits.shape
     if tokens == 0:
         return
+    stride, padded = logits.stride(0), -(-classes // ALIGNMENT) * ALIGNMENT
+    width = padded if stride >= padded else classes
     block = row_block(classes)
     chunk_kernel[(tokens,)](
-        logits, bias, target, scale, losses, GRADIENT=gradient, EACH=scale.numel() > 1,
+        logits, bias, target, scale, losses, stride, GRADIENT=gradient, EACH=scale.numel() > 1,
         SMOOTHING=label_smoothing, Z_LOSS=z_loss, WIDE=wide(label_smoothing, z_loss),
-        CLASSES=classes, BLOCK=block, num_warps=max(1, block // 1024), maxnreg=REGISTERS,
-        **ASSERTING,
+        CLASSES=classes, WIDTH=width, BLOCK=block, num_warps=max(1, block // 1024),
+        maxnreg=REGISTERS, **ASSERTING,
     )  # fmt: skip
     total_kernel[(1,)](losses, total, tokens, BLOCK=_LOSSES, num_warps=4)
     if dbias is not None:
         columns_kernel[(triton.cdiv(classes, _COLS),)](
-            logits, dbias, tokens, CLASSES=classes, ROWS=_ROWS, COLS=_COLS, num_warps=4
-        )
+            logits, dbias, tokens, stride, CLASSES=classes, WIDTH=width, ROWS=_ROWS, COLS=_COLS,
+            num_warps=4,
+        )  # fmt: skip
 
 
 def add_into_(

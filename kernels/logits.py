@@ -41,13 +41,14 @@ def logits(
     x,  # (V): a row
     bias,  # fp32 (V), or None
     cols,
-    inside,
+    CLASSES: tl.constexpr,  # V
+    WIDTH: tl.constexpr,  # V, or as far as memory may be read
 ):
     """Columns of a row, fp32, and -inf outside."""
-    v = tl.load(x + cols, mask=inside, other=float("-inf")).to(tl.float32)
+    v = tl.load(x + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
     if bias is not None:
-        v += tl.load(bias + cols, mask=inside, other=0.0)
-    return v
+        v += tl.load(bias + cols, mask=cols < WIDTH, other=0.0)
+    return tl.where(cols < CLASSES, v, float("-inf"))
 
 
 @triton.jit
@@ -63,7 +64,8 @@ def row_stats(
     x,  # (V): a row
     bias,  # fp32 (V), or None
     SMOOTHING: tl.constexpr,
-    CLASSES: tl.constexpr,
+    CLASSES: tl.constexpr,  # V
+    WIDTH: tl.constexpr,  # V, or as far as memory may be read
     BLOCK: tl.constexpr,
 ):
     """Shift and sum of a row, and, for label smoothing, the sum of its logits."""
@@ -72,15 +74,14 @@ def row_stats(
     total = tl.zeros((), tl.float32)
     for start in range(0, CLASSES, BLOCK):
         cols = start + tl.arange(0, BLOCK)
-        inside = cols < CLASSES
-        v = logits(x, bias, cols, inside)
+        v = logits(x, bias, cols, CLASSES, WIDTH)
         now = tl.maximum(largest, tl.max(v, 0))
         # While all is -inf, nothing is to be taken off: -inf - -inf would be NaN.
         shift = tl.where(now == float("-inf"), 0.0, now)
         sums = sums * tl.exp(largest - shift) + tl.exp(v - shift)
         largest = now
         if SMOOTHING > 0.0:
-            total += tl.sum(tl.where(inside, v, 0.0), 0)
+            total += tl.sum(tl.where(cols < CLASSES, v, 0.0), 0)
     return largest, sum_positive(sums), total
 
 

@@ -38,6 +38,7 @@ from .library import bump_versions
 _CHUNK_BYTES, _CHUNK_ROWS = 48 << 20, 384
 # On a GPU each chunk costs a pass over dW: so few as leave less than a tenth of the logits at once.
 _GPU_CHUNKS, _GPU_TILE = 12, 128  # rows of a product's tile
+_GPU_ALIGNMENT = 64  # classes: products and kernels want rows that begin at whole sectors
 
 
 def linear_cross_entropy_ref(
@@ -115,14 +116,18 @@ def _run_chunks(
         labels, x = target[rows], input[rows].to(dtype)
     if scale.numel() > 1:
         scale = scale[rows]
-    matrix, wide_bias = weight.to(dtype), None if bias is None else bias.float()
+    matrix, classes = weight.to(dtype), weight.shape[0]
+    padded = -(-classes // _GPU_ALIGNMENT) * _GPU_ALIGNMENT if x.is_cuda else classes
+    wide_bias = None
+    if bias is not None:
+        wide_bias = input.new_empty(padded, dtype=torch.float32)[:classes].copy_(bias)
     losses = input.new_zeros(rows.numel(), dtype=torch.float32)
     total = input.new_zeros((), dtype=torch.float64)
     dx = torch.empty_like(x) if want_dinput else None
-    dbias = input.new_zeros(weight.shape[0], dtype=torch.float32) if want_dbias else None
+    dbias = input.new_zeros(classes, dtype=torch.float32) if want_dbias else None
     dweight, product = None, torch.empty_like(matrix) if want_dweight else None
-    step = _chunk_rows(rows.numel(), weight.shape[0], x.element_size(), x.is_cuda)
-    buffer = input.new_empty((step, weight.shape[0]), dtype=dtype)
+    step = _chunk_rows(rows.numel(), classes, x.element_size(), x.is_cuda)
+    buffer = input.new_empty((step, padded), dtype=dtype)[:, :classes]
     for begin in range(0, rows.numel(), max(step, 1)):
         part = slice(begin, begin + step)
         z = buffer[: x[part].shape[0]]

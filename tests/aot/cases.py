@@ -95,7 +95,7 @@ def _linear_cross_entropy(classes: int, dtype: torch.dtype, **terms: float) -> N
     """A chunk with its gradient and its bias's, and the sum of weight gradients."""
     target, losses = _vector(T, torch.int64), _vector(T, FP32)
     bias, total = _vector(classes, FP32), torch.zeros((), dtype=torch.float64)
-    logits = _rows(classes, dtype)
+    logits = _rows(-(-classes // 64) * 64, dtype)[:, :classes]
     linear_cross_entropy.linear_cross_entropy_chunk_(
         logits, bias, target, torch.ones(1), losses, total, bias, True,
         terms.get("label_smoothing", 0.0), terms.get("z_loss", 0.0),
@@ -121,7 +121,7 @@ CASES: dict[str, Callable[[], None]] = {
     "unpad bf16 768": lambda: _unpad(768, BF16),
     "pad fp32 1024": lambda: _pad(1024, FP32),
     "linear_cross_entropy bf16 30522": lambda: _linear_cross_entropy(30522, BF16),
-    "linear_cross_entropy fp16 50304": lambda: _linear_cross_entropy(50304, FP16),
+    "linear_cross_entropy fp16 50257": lambda: _linear_cross_entropy(50257, FP16),
     "linear_cross_entropy bf16 8192, z-loss": lambda: _linear_cross_entropy(
         8192, BF16, z_loss=1e-4
     ),

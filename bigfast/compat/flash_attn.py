@@ -117,8 +117,9 @@ def flash_attn_qkvpacked_func(
     """`flash_attn_func` of qkv (B, S, 3, H, D), which is read in place."""
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must be (B, S, 3, H, D), got {tuple(qkv.shape)}")
+    q, k, v = qkv.unbind(2)
     return flash_attn_func(
-        *qkv.unbind(2), dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
+        q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
         deterministic, return_attn_probs,
     )  # fmt: skip
 
@@ -233,6 +234,7 @@ def unpad_input(
 
 
 def pad_input(hidden_states: Tensor, indices: Tensor, batch: int, seqlen: int) -> Tensor:
-    """hidden_states (T, ...) where `unpad_input` found them, at indices (T), in zeros (B, S, ...)."""
+    """hidden_states (T, ...) at the indices (T) where `unpad_input` found them, among zeros:
+    (B, S, ...)."""
     rows = indices.int()
     return pad(hidden_states, Packing(rows, rows, rows, batch, seqlen))  # reads the rows alone

@@ -118,28 +118,30 @@ STABLE_TORCH_LIBRARY(bigfast, m) {
   // out = total + part, in fp32; out may be either of them.
   m.def("add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()");
 
-  // Optimizer steps, on lists of as many tensors; masters fp32, or empty. step: one number, counted
-  // from 1; grad_scale fp32 (1); seed int64 (1), with which bf16 params without masters are rounded
-  // stochastically. exp_avgs and exp_avg_sqs are fp32, params and grads fp32 or bf16.
+  // Optimizer steps, on lists of as many tensors; masters fp32, or empty. step (counted from 1),
+  // lr, grad_scale and found_inf: one number each, which Triton reads where it stands; found_inf
+  // not 0: nothing is written. seed int64 (1), with which bf16 params without masters are rounded
+  // stochastically. exp_avgs and exp_avg_sqs are fp32; params and grads fp32 or bf16 (Triton:
+  // fp16).
   m.def(
       "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
-      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor? grad_scale, "
-      "Tensor? seed, float lr, float beta1, float beta2, float eps, float weight_decay, "
-      "bool maximize) -> ()");
+      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+      "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+      "float weight_decay, bool maximize) -> ()");
   m.def(
       "lamb_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
-      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor? grad_scale, "
-      "Tensor? seed, float lr, float beta1, float beta2, float eps, float weight_decay, "
-      "bool maximize) -> ()");
+      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+      "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+      "float weight_decay, bool maximize) -> ()");
   m.def(
       "lion_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] masters, "
-      "Tensor? grad_scale, Tensor? seed, float lr, float beta1, float beta2, float weight_decay, "
-      "bool maximize) -> ()");
+      "Tensor lr, Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, "
+      "float weight_decay, bool maximize) -> ()");
   m.def(
       "stable_adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
-      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor? grad_scale, "
-      "Tensor? seed, float lr, float beta1, float beta2, float eps, float weight_decay, "
-      "bool maximize) -> ()");
+      "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+      "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+      "float weight_decay, bool maximize) -> ()");
   // The 2-norm over all elements of all tensors -> fp32 ().
   m.def("grad_norm(Tensor[] grads) -> Tensor");
 }

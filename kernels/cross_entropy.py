@@ -1,11 +1,7 @@
 """Cross entropy of logits and class labels.
 
-    lse = log(sum_v exp(x_v));   loss = lse - (1 - e) x_target - e mean(x) + z lse^2
-    dx_v = dloss ((1 + 2 z lse) softmax(x)_v - (1 - e) [v = target] - e / V)
-
-with label smoothing e and z-loss z. Forward: one program per row, which reads it once, and holds it
-in registers where it fits; a longer row comes in blocks, with what there is of the sum rescaled to
-the largest logit so far. Backward: one program per block of a row. Kept for backward: shift (the
+The formulas are those of logits.py. Forward: one program per row, which reads it once, and holds it
+in registers where it fits. Backward: one program per block of a row. Kept for backward: shift (the
 largest logit) and sum of exp(x - shift). Rows without a label are not read. One last program adds
 the losses in a fixed order.
 """
@@ -15,23 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .logits import gradient_terms, logit, row_block, row_loss, row_stats, wide
 from .partials import REGISTERS
 from .tiles import ASSERTING
 
-_ROW = 16384  # what 16 warps hold of a row in registers, 32 numbers per thread
-_BLOCK = 8192  # of a longer one
 _GRADIENT = 4096
 _LOSSES = 4096
-
-
-@triton.jit
-def sum_positive(v):
-    """The sum of v, its largest number last: a small one that is added to it by itself costs a
-    rounding, and most rows have one large term."""
-    top = tl.max(v, 0)
-    is_top = v == top
-    rest = tl.sum(tl.where(is_top, 0.0, v), 0)
-    return tl.sum(is_top.to(tl.float32), 0) * top + rest
 
 
 @triton.jit(do_not_specialize=["tokens", "ignore_index"])
@@ -57,32 +42,12 @@ def forward_kernel(
         tl.store(stats + tokens + row, 0.0)
     else:
         tl.device_assert((label >= 0) & (label < CLASSES), "target")
-        lanes = tl.arange(0, BLOCK)
-        largest = tl.full((), float("-inf"), tl.float32)
-        shift = tl.zeros((), tl.float32)
-        sums = tl.zeros((BLOCK,), tl.float32)
-        logits = tl.zeros((), tl.float32)
-        for start in range(0, CLASSES, BLOCK):
-            cols = start + lanes
-            inside = cols < CLASSES
-            v = tl.load(x + row * STRIDE + cols, mask=inside, other=float("-inf")).to(tl.float32)
-            now = tl.maximum(largest, tl.max(v, 0))
-            # While all is -inf, nothing is to be taken off: -inf - -inf would be NaN.
-            shift = tl.where(now == float("-inf"), 0.0, now)
-            sums = sums * tl.exp(largest - shift) + tl.exp(v - shift)
-            largest = now
-            if SMOOTHING > 0.0:
-                logits += tl.sum(tl.where(inside, v, 0.0), 0)
-        total = sum_positive(sums)
-        at_target = tl.load(x + row * STRIDE + label).to(WIDE)
-        log_sum = tl.log(total).to(WIDE)
-        lse = log_sum + largest
-        loss = log_sum - (at_target - largest) + Z_LOSS * lse * lse
-        if SMOOTHING > 0.0:
-            loss += SMOOTHING * (at_target - logits / CLASSES)
-        tl.store(losses + row, loss.to(tl.float32))
-        tl.store(stats + row, largest)
-        tl.store(stats + tokens + row, total)
+        x += row * STRIDE
+        shift, sum, total = row_stats(x, None, SMOOTHING, CLASSES, CLASSES, BLOCK)
+        loss = row_loss(logit(x, None, label), shift, sum, total, SMOOTHING, Z_LOSS, CLASSES, WIDE)
+        tl.store(losses + row, loss)
+        tl.store(stats + row, shift)
+        tl.store(stats + tokens + row, sum)
 
 
 @triton.jit(do_not_specialize=["tokens", "ignore_index"])
@@ -141,24 +106,14 @@ def backward_kernel(
         scale = tl.load(dloss + row if EACH else dloss).to(WIDE)
         if count is not None:
             scale /= tl.load(count).to(WIDE)
-        shift = tl.load(stats + row)
-        narrow = tl.load(stats + tokens + row)
-        total = narrow.to(WIDE)
-        growth = 1.0 + 2.0 * Z_LOSS * (tl.log(narrow).to(WIDE) + shift)
-        factor = (growth * scale / total).to(tl.float32)
-        offset = (-SMOOTHING / CLASSES * scale).to(tl.float32)
-        v = tl.load(x + row * STRIDE + cols, mask=inside, other=0.0).to(tl.float32)
-        # By itself: near p = 1, a rounded p would be all that is left.
-        p = tl.exp(tl.load(x + row * STRIDE + label).to(tl.float32) - shift).to(WIDE) / total
-        wanted = 1.0 - SMOOTHING + SMOOTHING / CLASSES
-        at_target = ((growth * p - wanted) * scale).to(tl.float32)
+        x += row * STRIDE
+        shift, sum = tl.load(stats + row), tl.load(stats + tokens + row)
+        factor, offset, at_target = gradient_terms(
+            logit(x, None, label), shift, sum, scale, SMOOTHING, Z_LOSS, CLASSES, WIDE
+        )
+        v = tl.load(x + cols, mask=inside, other=0.0).to(tl.float32)
         grad = tl.where(cols == label, at_target, tl.exp(v - shift) * factor + offset)
         tl.store(to, grad.to(dx.dtype.element_ty), mask=inside)
-
-
-def _wide(label_smoothing: float, z_loss: float) -> tl.dtype:
-    """With more terms than one, their roundings show."""
-    return tl.float64 if label_smoothing or z_loss else tl.float32
 
 
 def cross_entropy_fwd(
@@ -174,12 +129,11 @@ def cross_entropy_fwd(
     losses = input.new_empty(tokens, dtype=torch.float32)
     stats = input.new_empty(2, tokens, dtype=torch.float32)
     loss, count = (input.new_empty((), dtype=torch.float32) for _ in range(2))
-    block = max(16, triton.next_power_of_2(classes))
-    block = block if block <= _ROW else _BLOCK
+    block = row_block(classes)
     forward_kernel[(tokens,)](
         input, target, losses, stats, tokens, ignore_index, SMOOTHING=label_smoothing,
         Z_LOSS=z_loss, CLASSES=classes, STRIDE=input.stride(0),
-        WIDE=_wide(label_smoothing, z_loss), BLOCK=block,
+        WIDE=wide(label_smoothing, z_loss), BLOCK=block,
         num_warps=max(1, block // 1024), maxnreg=REGISTERS, **ASSERTING,
     )  # fmt: skip
     reduce_kernel[(1,)](
@@ -207,7 +161,7 @@ def cross_entropy_bwd(
     backward_kernel[(tokens, triton.cdiv(classes, block))](
         dloss, input, target, stats, count if reduction == "mean" else None, dinput, tokens,
         ignore_index, SMOOTHING=label_smoothing, Z_LOSS=z_loss, EACH=reduction == "none",
-        WIDE=_wide(label_smoothing, z_loss), CLASSES=classes, STRIDE=input.stride(0), BLOCK=block,
+        WIDE=wide(label_smoothing, z_loss), CLASSES=classes, STRIDE=input.stride(0), BLOCK=block,
         num_warps=max(1, block // 512),
     )  # fmt: skip
     return dinput

@@ -9,6 +9,22 @@ import triton.language as tl
 
 
 @triton.jit
+def numbers(
+    seed,  # int64 (1)
+    first,  # word0 of the first call
+    row,
+    plane,
+    BLOCK: tl.constexpr,  # a multiple of 8
+):
+    """The 16-bit numbers of BLOCK // 8 calls, in order: int32 (BLOCK)."""
+    calls = first + tl.arange(0, BLOCK // 8)
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), calls, row, plane, 0, 7)
+    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # [call, i, j] holds word 2 i + j
+    halves = tl.join(words & 0xFFFF, words >> 16)  # low, then high half of each word
+    return tl.reshape(halves, (BLOCK,)).to(tl.int32)
+
+
+@triton.jit
 def keep_row(
     seed,  # int64 (1)
     row,  # the logical row: plane 0 of the counters
@@ -16,11 +32,7 @@ def keep_row(
     BLOCK: tl.constexpr,  # columns, a multiple of 8
 ):
     """Which columns of a row are kept: bool (BLOCK)."""
-    calls = tl.arange(0, BLOCK // 8)
-    w0, w1, w2, w3 = tl.philox(tl.load(seed), calls, tl.cast(row, tl.uint32), 0, 0, 7)
-    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # [call, i, j] holds word 2 i + j
-    numbers = tl.join(words & 0xFFFF, words >> 16)  # low, then high half of each word
-    return tl.reshape(numbers, (BLOCK,)).to(tl.int32) >= threshold
+    return numbers(seed, 0, tl.cast(row, tl.uint32), 0, BLOCK) >= threshold
 
 
 @triton.jit

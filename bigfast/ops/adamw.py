@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import registry
+from . import kernels, registry
 from .library import bump_versions
-from .multi_tensor import check, read, step_tensor, why_not_native, write
+from .multi_tensor import check, number_tensor, read, skips, why_not_native, why_not_triton, write
 
 
 @torch.no_grad()
@@ -28,17 +28,21 @@ def adamw_ref(
     exp_avg_sqs: Sequence[Tensor],
     masters: Sequence[Tensor] | None = None,
     *,
-    lr: float,
+    lr: Tensor | float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
     step: Tensor | int,
     grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     maximize: bool = False,
     seed: Tensor | None = None,
 ) -> None:
     """`adamw` in plain torch: any device, any dtype."""
+    if skips(found_inf):
+        return
+    lr = float(lr)
     t = float(step)
     step_size, root = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
     for i, (param, grad, m, v) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs)):
@@ -52,17 +56,28 @@ def adamw_ref(
 
 
 def _torch_fused(
-    params, grads, exp_avgs, exp_avg_sqs, lr, beta1, beta2, eps, weight_decay, step, maximize
-) -> None:
+    params, grads, exp_avgs, exp_avg_sqs, lr, beta1, beta2, eps, weight_decay, step, found_inf,
+    maximize,
+) -> None:  # fmt: skip
+    step, found_inf = (
+        None if t is None else t.reshape(()).to(params[0].device, torch.float32)
+        for t in (step, found_inf)
+    )
     torch._fused_adamw_(
         params, grads, exp_avgs, exp_avg_sqs, [], [step] * len(params), lr=lr, beta1=beta1,
         beta2=beta2, weight_decay=weight_decay, eps=eps, amsgrad=False, maximize=maximize,
+        found_inf=found_inf,
     )  # fmt: skip
 
 
 def _why_not_native(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
     states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
     return why_not_native(params, grads, states, masters)
+
+
+def _why_not_triton(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
+    states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    return why_not_triton(params, grads, states, masters)
 
 
 def _why_not_torch(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
@@ -78,14 +93,13 @@ def _why_not_torch(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, se
     return None
 
 
+_TORCH = registry.Implementation("torch", _why_not_torch)
 registry.register(
     "adamw",
-    cpu=(
-        registry.cpp(_why_not_native),
-        registry.Implementation("torch", _why_not_torch),
-        registry.REFERENCE,
-    ),
+    cpu=(registry.cpp(_why_not_native), _TORCH, registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), _TORCH, registry.REFERENCE),
 )
+kernels.serve("adamw_")
 bump_versions("adamw_")
 
 
@@ -97,13 +111,14 @@ def adamw(
     exp_avg_sqs: Sequence[Tensor],
     masters: Sequence[Tensor] | None = None,
     *,
-    lr: float,
+    lr: Tensor | float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
     step: Tensor | int,
     grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     maximize: bool = False,
     seed: Tensor | None = None,
 ) -> None:
@@ -115,10 +130,11 @@ def adamw(
         exp_avgs, exp_avg_sqs: the moments, like params, fp32; written.
         masters: fp32 copies of the parameters, which take the update while params are rounded from
             them; None where the parameters themselves take it.
-        lr, beta1, beta2, eps, weight_decay: as torch.optim.AdamW.
+        lr, beta1, beta2, eps, weight_decay: as torch.optim.AdamW; lr may be one number in a tensor.
         step: the number of this step, counted from 1; an int, or one number in a tensor.
         grad_scale: fp32 scalar tensor that the gradients are multiplied with as they are read
             (clipping, unscaling); the gradients themselves stay.
+        found_inf: one number; if it is not 0 (a gradient was infinite), nothing is written.
         maximize: climb instead of descending.
         seed: int64 (1), another at each step: bf16 params are rounded stochastically, right on
             average, as multi_tensor.py states. None: to nearest. Not with masters.
@@ -128,7 +144,7 @@ def adamw(
     """
     params, grads = list(params), list(grads)
     lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    check(params, lists, masters, grad_scale, seed, step)
+    check(params, lists, masters, seed, step, lr=lr, grad_scale=grad_scale, found_inf=found_inf)
     if not params:
         return
     tensors = (params, grads, exp_avgs, exp_avg_sqs, masters)
@@ -136,17 +152,17 @@ def adamw(
     if name == "reference":
         adamw_ref(
             *tensors, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
-            step=step, grad_scale=grad_scale, maximize=maximize, seed=seed,
+            step=step, grad_scale=grad_scale, found_inf=found_inf, maximize=maximize, seed=seed,
         )  # fmt: skip
         return
-    step = step_tensor(step)
     if name == "torch":
         _torch_fused(
             params, grads, list(exp_avgs), list(exp_avg_sqs), lr, beta1, beta2, eps, weight_decay,
-            step.float().reshape(()), maximize,
+            number_tensor(step), found_inf, maximize,
         )  # fmt: skip
         return
     torch.ops.bigfast.adamw_(
         params, [grad.contiguous() for grad in grads], list(exp_avgs), list(exp_avg_sqs),
-        list(masters or ()), step, grad_scale, seed, lr, beta1, beta2, eps, weight_decay, maximize,
+        list(masters or ()), number_tensor(step), number_tensor(lr), grad_scale, found_inf, seed,
+        beta1, beta2, eps, weight_decay, maximize,
     )  # fmt: skip

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import registry
+from . import dtypes, kernels, registry
 from .library import register_fake
-
-_NATIVE = (torch.float32, torch.bfloat16)
 
 
 def grad_norm_ref(grads: Sequence[Tensor]) -> Tensor:
@@ -36,13 +34,24 @@ def _(grads):
 def _why_not_native(grads: Sequence[Tensor]) -> str | None:
     if not grads:
         return "no tensor was given"
+    return dtypes.why_not_native(*{grad.dtype for grad in grads})
+
+
+def _why_not_triton(grads: Sequence[Tensor]) -> str | None:
+    if not grads:
+        return "no tensor was given"
     for grad in grads:
-        if grad.dtype not in _NATIVE:
-            return f"serves float32 and bfloat16, not {grad.dtype}"
-    return None
+        if grad.device != grads[0].device:
+            return f"all must be on one device, not on {grads[0].device} and {grad.device}"
+    return dtypes.why_not_triton(grads[0].device, *{grad.dtype for grad in grads})
 
 
-registry.register("grad_norm", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+registry.register(
+    "grad_norm",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
+kernels.serve("grad_norm")
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Triton's launchers behind the schemas of the native ops, which keep their autograd and fakes.
 
 bigfast.kernels.<op> (kernels/<op>.py) has a function of each native op's name, <op>_fwd and
-<op>_bwd, or <op>, with its arguments and results. It serves tensors on the GPU, and is imported,
-and Triton with it, at the first call.
+<op>_bwd, <op> or <op>_, with its arguments and results. It serves tensors on the GPU, and is
+imported, and Triton with it, at the first call.
 
 In Triton's interpreter (TRITON_INTERPRET=1) the same functions take tensors on the CPU, where the
 op is forced: `with bigfast.backend("triton")`. Otherwise C++ serves there as ever.
@@ -21,6 +21,13 @@ from .library import NATIVE_MISSING, TRITON_INTERPRETED
 _library = torch.library.Library("bigfast", "IMPL")
 
 
+# Native ops with names of their own, and the op that each is a part of.
+_PARTS = {
+    "linear_cross_entropy_chunk_": "linear_cross_entropy",
+    "add_into_": "linear_cross_entropy",
+}
+
+
 def serve(*names: str) -> None:
     """Have Triton serve the native ops of these names on CUDA tensors."""
     for name in names:
@@ -33,7 +40,7 @@ def serve(*names: str) -> None:
 
 def op_of(name: str) -> str:
     """The op that native op `name` is a part of."""
-    return name.removesuffix("_fwd").removesuffix("_bwd")
+    return _PARTS.get(name) or name.removesuffix("_fwd").removesuffix("_bwd").removesuffix("_")
 
 
 def _launcher(op: str, name: str) -> Callable:
@@ -44,7 +51,7 @@ def _launcher(op: str, name: str) -> Callable:
         return getattr(import_module(f"bigfast.kernels.{op}"), name)
 
     def launch(*args):
-        device = args[0].device
+        device = (args[0][0] if isinstance(args[0], list) else args[0]).device
         # Triton launches on the current device, whatever its arguments are on.
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             with torch.cuda.device(device):

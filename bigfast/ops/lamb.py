@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import registry
+from . import kernels, registry
 from .library import bump_versions
-from .multi_tensor import check, read, step_tensor, why_not_native, write
+from .multi_tensor import check, number_tensor, read, skips, why_not_native, why_not_triton, write
 
 
 @torch.no_grad()
@@ -30,17 +30,21 @@ def lamb_ref(
     exp_avg_sqs: Sequence[Tensor],
     masters: Sequence[Tensor] | None = None,
     *,
-    lr: float,
+    lr: Tensor | float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
     step: Tensor | int,
     grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     maximize: bool = False,
     seed: Tensor | None = None,
 ) -> None:
     """`lamb` in plain torch: any device, any dtype."""
+    if skips(found_inf):
+        return
+    lr = float(lr)
     t = float(step)
     unbias, root = 1 / (1 - beta1**t), math.sqrt(1 - beta2**t)
     for i, (param, grad, m, v) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs)):
@@ -59,7 +63,17 @@ def _why_not_native(params, grads, exp_avgs, exp_avg_sqs, masters) -> str | None
     return why_not_native(params, grads, states, masters)
 
 
-registry.register("lamb", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(params, grads, exp_avgs, exp_avg_sqs, masters) -> str | None:
+    states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    return why_not_triton(params, grads, states, masters)
+
+
+registry.register(
+    "lamb",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
+kernels.serve("lamb_")
 bump_versions("lamb_")
 
 
@@ -71,13 +85,14 @@ def lamb(
     exp_avg_sqs: Sequence[Tensor],
     masters: Sequence[Tensor] | None = None,
     *,
-    lr: float,
+    lr: Tensor | float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
     step: Tensor | int,
     grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     maximize: bool = False,
     seed: Tensor | None = None,
 ) -> None:
@@ -94,6 +109,7 @@ def lamb(
         step: the number of this step, counted from 1; an int, or one number in a tensor.
         grad_scale: fp32 scalar tensor that the gradients are multiplied with as they are read
             (clipping, unscaling); the gradients themselves stay.
+        found_inf: one number; if it is not 0 (a gradient was infinite), nothing is written.
         maximize: climb instead of descending.
         seed: int64 (1), another at each step: bf16 params are rounded stochastically, right on
             average, as multi_tensor.py states. None: to nearest. Not with masters.
@@ -103,18 +119,18 @@ def lamb(
     """
     params, grads = list(params), list(grads)
     lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    check(params, lists, masters, grad_scale, seed, step)
+    check(params, lists, masters, seed, step, lr=lr, grad_scale=grad_scale, found_inf=found_inf)
     if not params:
         return
     tensors = (params, grads, exp_avgs, exp_avg_sqs, masters)
     if registry.choose("lamb", params[0].device.type, *tensors) == "reference":
         lamb_ref(
             *tensors, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
-            step=step, grad_scale=grad_scale, maximize=maximize, seed=seed,
+            step=step, grad_scale=grad_scale, found_inf=found_inf, maximize=maximize, seed=seed,
         )  # fmt: skip
         return
     torch.ops.bigfast.lamb_(
         params, [grad.contiguous() for grad in grads], list(exp_avgs), list(exp_avg_sqs),
-        list(masters or ()), step_tensor(step), grad_scale, seed, lr, beta1, beta2, eps,
-        weight_decay, maximize,
+        list(masters or ()), number_tensor(step), number_tensor(lr), grad_scale, found_inf, seed,
+        beta1, beta2, eps, weight_decay, maximize,
     )  # fmt: skip

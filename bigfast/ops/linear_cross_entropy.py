@@ -13,7 +13,8 @@ Wijmans et al., "Cut your losses in large-vocabulary language models" (2025); Hs
 kernel" (2024).
 
 dW of several chunks is added in fp32 (in bf16 it would lose a factor of two). dz carries the mean's
-1/n before it is rounded: in fp32 and bf16, whose exponents are equal, nothing vanishes. Kept for
+1/n before it is rounded: in fp32 and bf16, whose exponents are equal, nothing vanishes. In fp16 it
+would: there backward multiplies with 1/n, as with dloss, in which a loss scale comes. Kept for
 backward: the gradients, which it multiplies by dloss; with reduction "none", where dloss differs
 per row, the arguments, and it runs the chunks again. Chunks depend on shapes and labels alone.
 """
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import registry
+from . import dtypes, kernels, registry
 from .cross_entropy import (
     can_read_labels,
     check_labels,
@@ -33,9 +34,11 @@ from .cross_entropy import (
 )
 from .library import bump_versions
 
-_NATIVE = (torch.float32, torch.bfloat16)
 # Smaller chunks save little memory beside dW, and their products run slower.
 _CHUNK_BYTES, _CHUNK_ROWS = 48 << 20, 384
+# On a GPU each chunk costs a pass over dW: so few as leave less than a tenth of the logits at once.
+_GPU_CHUNKS, _GPU_TILE = 12, 128  # rows of a product's tile
+_GPU_ALIGNMENT = 64  # classes: products and kernels want rows that begin at whole sectors
 
 
 def linear_cross_entropy_ref(
@@ -76,11 +79,14 @@ _library.define(
 )
 
 
-def _chunk_rows(rows: int, classes: int, itemsize: int) -> int:
+def _chunk_rows(rows: int, classes: int, itemsize: int, on_gpu: bool = False) -> int:
     """Rows per chunk: as even as they come, within the limits above."""
     most = max(_CHUNK_ROWS, _CHUNK_BYTES // (classes * itemsize))
+    if on_gpu:
+        most = max(most, -(-rows // _GPU_CHUNKS))
     chunks = max(1, -(-rows // most))
-    return -(-rows // chunks)
+    even = -(-rows // chunks)
+    return min(rows, -(-even // _GPU_TILE) * _GPU_TILE) if on_gpu else even
 
 
 def _add_weight_gradient(
@@ -104,17 +110,24 @@ def _run_chunks(
     want_dweight, want_dbias,
 ):  # fmt: skip
     (rows,) = (target != ignore_index).nonzero(as_tuple=True)
-    labels, x = target[rows], input[rows].to(dtype)
+    if rows.numel() == input.shape[0]:
+        labels, x = target, input.to(dtype).contiguous()
+    else:
+        labels, x = target[rows], input[rows].to(dtype)
     if scale.numel() > 1:
         scale = scale[rows]
-    matrix, wide_bias = weight.to(dtype), None if bias is None else bias.float()
+    matrix, classes = weight.to(dtype), weight.shape[0]
+    padded = -(-classes // _GPU_ALIGNMENT) * _GPU_ALIGNMENT if x.is_cuda else classes
+    wide_bias = None
+    if bias is not None:
+        wide_bias = input.new_empty(padded, dtype=torch.float32)[:classes].copy_(bias)
     losses = input.new_zeros(rows.numel(), dtype=torch.float32)
     total = input.new_zeros((), dtype=torch.float64)
     dx = torch.empty_like(x) if want_dinput else None
-    dbias = input.new_zeros(weight.shape[0], dtype=torch.float32) if want_dbias else None
+    dbias = input.new_zeros(classes, dtype=torch.float32) if want_dbias else None
     dweight, product = None, torch.empty_like(matrix) if want_dweight else None
-    step = _chunk_rows(rows.numel(), weight.shape[0], x.element_size())
-    buffer = input.new_empty((step, weight.shape[0]), dtype=dtype)
+    step = _chunk_rows(rows.numel(), classes, x.element_size(), x.is_cuda)
+    buffer = input.new_empty((step, padded), dtype=dtype)[:, :classes]
     for begin in range(0, rows.numel(), max(step, 1)):
         part = slice(begin, begin + step)
         z = buffer[: x[part].shape[0]]
@@ -152,7 +165,8 @@ def _or_zeros(dweight: Tensor | None, weight: Tensor) -> Tensor:
     return weight.new_zeros(weight.shape) if dweight is None else dweight.to(weight.dtype)
 
 
-_library.impl("linear_cross_entropy", _run_chunks, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("linear_cross_entropy", _run_chunks, _device)
 
 
 @torch.library.register_fake("bigfast::linear_cross_entropy")
@@ -175,20 +189,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, input, weight, bias, target, items, *options):
+        *_, dtype, want_dinput, want_dweight, want_dbias = options
+        ctx.divides = dtype == torch.float16
+        scale = torch.ones_like(items) if ctx.divides else items.reciprocal()
         _, total, *grads = torch.ops.bigfast.linear_cross_entropy(
-            input, weight, bias, target, items.reciprocal(), *options
+            input, weight, bias, target, scale, *options
         )
-        wanted = options[-3:]
-        ctx.save_for_backward(*(g if want else None for g, want in zip(grads, wanted)))
+        wanted = (want_dinput, want_dweight, want_dbias)
+        ctx.save_for_backward(items, *(g if want else None for g, want in zip(grads, wanted)))
         return (total / items).float()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dloss):
-        grads = ctx.saved_tensors
-        # Usually one: then the gradients are there, and the largest of them is not copied.
-        if torch.compiler.is_compiling() or dloss != 1.0:
-            grads = tuple(None if g is None else g * dloss for g in grads)
+        items, *grads = ctx.saved_tensors
+        if ctx.divides:
+            dloss = dloss / items
+        # Usually one: then the gradients are there, and the largest of them is not copied. A GPU
+        # would have to be waited for to know.
+        if torch.compiler.is_compiling() or dloss.is_cuda or dloss != 1.0:
+            grads = [None if g is None else g * dloss for g in grads]
         return *grads, *(None,) * 9
 
 
@@ -214,17 +234,28 @@ class _LinearCrossEntropyRows(torch.autograd.Function):
         return *(g if want else None for g, want in zip(grads, wanted)), *(None,) * 9
 
 
+def _dtypes(input, weight, bias, dtype) -> list[torch.dtype]:
+    return [dtype, *(t.dtype for t in (input, weight, bias) if t is not None)]
+
+
 def _why_not_native(
     input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> str | None:
-    tensors = [t for t in (input, weight, bias) if t is not None]
-    for found in [dtype, *(t.dtype for t in tensors)]:
-        if found not in _NATIVE:
-            return f"serves float32 and bfloat16, not {found}"
-    return None
+    return dtypes.why_not_native(*_dtypes(input, weight, bias, dtype))
 
 
-registry.register("linear_cross_entropy", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(
+    input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> str | None:
+    return dtypes.why_not_triton(input.device, *_dtypes(input, weight, bias, dtype))
+
+
+registry.register(
+    "linear_cross_entropy",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
+kernels.serve("linear_cross_entropy_chunk_", "add_into_")
 bump_versions("linear_cross_entropy_chunk_")
 bump_versions("add_into_")
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import registry
+from . import kernels, registry
 from .library import bump_versions
-from .multi_tensor import check, read, why_not_native, write
+from .multi_tensor import check, number_tensor, read, skips, why_not_native, why_not_triton, write
 
 
 @torch.no_grad()
@@ -27,15 +27,19 @@ def lion_ref(
     exp_avgs: Sequence[Tensor],
     masters: Sequence[Tensor] | None = None,
     *,
-    lr: float,
+    lr: Tensor | float,
     beta1: float,
     beta2: float,
     weight_decay: float,
     grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     maximize: bool = False,
     seed: Tensor | None = None,
 ) -> None:
     """`lion` in plain torch: any device, any dtype."""
+    if skips(found_inf):
+        return
+    lr = float(lr)
     for i, (param, grad, m) in enumerate(zip(params, grads, exp_avgs)):
         master = masters[i] if masters else None
         p, g = read(param, grad, master, m.dtype, grad_scale, maximize)
@@ -48,7 +52,16 @@ def _why_not_native(params, grads, exp_avgs, masters) -> str | None:
     return why_not_native(params, grads, {"exp_avgs": exp_avgs}, masters)
 
 
-registry.register("lion", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+def _why_not_triton(params, grads, exp_avgs, masters) -> str | None:
+    return why_not_triton(params, grads, {"exp_avgs": exp_avgs}, masters)
+
+
+registry.register(
+    "lion",
+    cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+)
+kernels.serve("lion_")
 bump_versions("lion_")
 
 
@@ -59,11 +72,12 @@ def lion(
     exp_avgs: Sequence[Tensor],
     masters: Sequence[Tensor] | None = None,
     *,
-    lr: float,
+    lr: Tensor | float,
     beta1: float,
     beta2: float,
     weight_decay: float,
     grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     maximize: bool = False,
     seed: Tensor | None = None,
 ) -> None:
@@ -81,6 +95,7 @@ def lion(
         beta2: the weight of the moment in the next moment.
         grad_scale: fp32 scalar tensor that the gradients are multiplied with as they are read
             (clipping, unscaling); the gradients themselves stay.
+        found_inf: one number; if it is not 0 (a gradient was infinite), nothing is written.
         maximize: climb instead of descending.
         seed: int64 (1), another at each step: bf16 params are rounded stochastically, right on
             average, as multi_tensor.py states. None: to nearest. Not with masters.
@@ -89,17 +104,25 @@ def lion(
     Raises ValueError or TypeError for lists, shapes or dtypes that do not fit.
     """
     params, grads = list(params), list(grads)
-    check(params, {"grads": grads, "exp_avgs": exp_avgs}, masters, grad_scale, seed)
+    check(
+        params,
+        {"grads": grads, "exp_avgs": exp_avgs},
+        masters,
+        seed,
+        lr=lr,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+    )
     if not params:
         return
     tensors = (params, grads, exp_avgs, masters)
     if registry.choose("lion", params[0].device.type, *tensors) == "reference":
         lion_ref(
             *tensors, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay,
-            grad_scale=grad_scale, maximize=maximize, seed=seed,
+            grad_scale=grad_scale, found_inf=found_inf, maximize=maximize, seed=seed,
         )  # fmt: skip
         return
     torch.ops.bigfast.lion_(
         params, [grad.contiguous() for grad in grads], list(exp_avgs), list(masters or ()),
-        grad_scale, seed, lr, beta1, beta2, weight_decay, maximize,
+        number_tensor(lr), grad_scale, found_inf, seed, beta1, beta2, weight_decay, maximize,
     )  # fmt: skip

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from . import dtypes
 from .dropout import check_seed, philox
 
-_NATIVE = (torch.float32, torch.bfloat16)
 Tensors = Sequence[Tensor]
 
 
@@ -50,6 +50,11 @@ def read(
     return (param if master is None else master).to(dtype), -g if maximize else g
 
 
+def skips(found_inf: Tensor | None) -> bool:
+    """Whether a gradient was infinite, so that nothing may be written."""
+    return found_inf is not None and float(found_inf) != 0
+
+
 def write(p: Tensor, param: Tensor, master: Tensor | None, seed: Tensor | None, plane: int) -> None:
     """Give p to the master if there is one, and, rounded, to the parameter."""
     if master is not None:
@@ -66,9 +71,9 @@ def check(
     params: Tensors,
     lists: Mapping[str, Tensors],
     masters: Tensors | None,
-    grad_scale: Tensor | None,
     seed: Tensor | None,
     step: Tensor | int = 1,
+    **numbers: Tensor | float | None,
 ) -> None:
     """Raise ValueError or TypeError, naming the argument, for what is not a step's."""
     for name, tensors in {**lists, **({"masters": masters} if masters else {})}.items():
@@ -87,15 +92,17 @@ def check(
     for i, param in enumerate(params):
         if not param.is_floating_point():
             raise TypeError(f"params[{i}] must be floating point, got {param.dtype}")
-    if isinstance(step, Tensor):
-        if step.numel() != 1:
-            raise ValueError(f"step must be one number, got shape {tuple(step.shape)}")
-    elif step < 1:
+    if not isinstance(step, Tensor) and step < 1:
         raise ValueError(f"step must be counted from 1, got {step}")
-    if grad_scale is not None and grad_scale.numel() != 1:
-        raise ValueError(
-            f"grad_scale must be one number, got a tensor of shape {tuple(grad_scale.shape)}"
-        )
+    for name, number in {"step": step, **numbers}.items():
+        if not isinstance(number, Tensor):
+            continue
+        if number.numel() != 1:
+            raise ValueError(f"{name} must be one number, got shape {tuple(number.shape)}")
+        if number.device.type != "cpu" and params and number.device != params[0].device:
+            raise ValueError(
+                f"{name} must be on the CPU or on {params[0].device}, got {number.device}"
+            )
     if seed is not None:
         _check_rounding(params, masters, seed)
 
@@ -112,21 +119,41 @@ def _check_rounding(params: Tensors, masters: Tensors | None, seed: Tensor) -> N
 def why_not_native(
     params: Tensors, grads: Tensors, states: Mapping[str, Tensors], masters: Tensors | None
 ) -> str | None:
-    """Why the native steps cannot take these lists; `states` by name."""
-    for param, grad in zip(params, grads):
-        for t in (param, grad):
-            if t.dtype not in _NATIVE:
-                return f"serves float32 and bfloat16, not {t.dtype}"
-        # Where all are dense and laid out alike the layout does not matter; this is the usual case.
+    """Why the C++ steps cannot take these lists; `states` by name."""
+    found = {t.dtype for t in (*params, *grads)}
+    return dtypes.why_not_native(*found) or _why_not_laid_out(params, states, masters)
+
+
+def why_not_triton(
+    params: Tensors, grads: Tensors, states: Mapping[str, Tensors], masters: Tensors | None
+) -> str | None:
+    """Why the Triton steps cannot take these lists; `states` by name."""
+    if not params:
+        return "no tensor was given"
+    device = params[0].device
+    for t in (*params, *grads):
+        if t.device != device:
+            return f"all must be on one device, not on {device} and {t.device}"
+    found = {t.dtype for t in (*params, *grads)}
+    return dtypes.why_not_triton(device, *found) or _why_not_laid_out(params, states, masters)
+
+
+def _why_not_laid_out(
+    params: Tensors, states: Mapping[str, Tensors], masters: Tensors | None
+) -> str | None:
+    # Where all are dense and laid out alike the layout does not matter; this is the usual case.
+    for param in params:
         if not param.is_contiguous():
             return "a parameter is not contiguous"
     for name, tensors in {**states, "masters": masters or ()}.items():
-        for t in tensors:
+        for param, t in zip(params, tensors):
             if t.dtype != torch.float32 or not t.is_contiguous():
                 return f"{name} must be contiguous float32"
+            if t.device != param.device:
+                return f"{name} must be on {param.device}, not on {t.device}"
     return None
 
 
-def step_tensor(step: Tensor | int) -> Tensor:
-    """The number of the step as native ops take it."""
-    return step if isinstance(step, Tensor) else torch.tensor(float(step))
+def number_tensor(number: Tensor | float) -> Tensor:
+    """A number of a step as native ops take it."""
+    return number if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float64)

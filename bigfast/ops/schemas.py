@@ -39,5 +39,25 @@ _SCHEMAS = (
     "Tensor dnorm_bias)",
     "unpad(Tensor x, Tensor rows) -> Tensor",
     "pad(Tensor x, Tensor rows, SymInt padded) -> Tensor",
+    "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+    "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+    "float weight_decay, bool maximize) -> ()",
+    "lamb_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+    "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+    "float weight_decay, bool maximize) -> ()",
+    "lion_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] masters, "
+    "Tensor lr, Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, "
+    "float weight_decay, bool maximize) -> ()",
+    "stable_adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+    "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] masters, Tensor step, Tensor lr, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? seed, float beta1, float beta2, float eps, "
+    "float weight_decay, bool maximize) -> ()",
+    "grad_norm(Tensor[] grads) -> Tensor",
+    "linear_cross_entropy_chunk_(Tensor(a!) logits, Tensor? bias, Tensor target, Tensor scale, "
+    "Tensor(b!) losses, Tensor(c!) total, Tensor(d!)? dbias, bool gradient, "
+    "float label_smoothing, float z_loss) -> ()",
+    "add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()",
 )
 SCHEMAS = {schema.partition("(")[0]: schema for schema in _SCHEMAS}

@@ -58,7 +58,7 @@ class AdamW(FusedOptimizer):
     def update(self, group: dict[str, Any], step: int, *lists: Any, **options: Any) -> None:
         beta1, beta2 = map(float, group["betas"])
         adamw(
-            *lists, lr=float(group["lr"]), beta1=beta1, beta2=beta2, eps=group["eps"],
+            *lists, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"],
             weight_decay=group["weight_decay"], step=step, **options,
         )  # fmt: skip
 

@@ -56,6 +56,6 @@ class LAMB(FusedOptimizer):
         beta1, beta2 = map(float, group["betas"])
         adapts = group["always_adapt"] or group["weight_decay"] != 0
         (lamb if adapts else adamw)(
-            *lists, lr=float(group["lr"]), beta1=beta1, beta2=beta2, eps=group["eps"],
+            *lists, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"],
             weight_decay=group["weight_decay"], step=step, **options,
         )  # fmt: skip

@@ -49,6 +49,6 @@ class Lion(FusedOptimizer):
     def update(self, group: dict[str, Any], step: int, *lists: Any, **options: Any) -> None:
         beta1, beta2 = map(float, group["betas"])
         lion(
-            *lists, lr=float(group["lr"]), beta1=beta1, beta2=beta2,
+            *lists, lr=group["lr"], beta1=beta1, beta2=beta2,
             weight_decay=group["weight_decay"], **options,
         )  # fmt: skip

@@ -26,6 +26,11 @@ inline double number(const Tensor& t, const char* name) {
   }
 }
 
+// Whether a gradient was infinite, so that nothing may be written.
+inline bool skips(const OptTensor& found_inf) {
+  return found_inf.has_value() && number(*found_inf, "found_inf") != 0.0;
+}
+
 // bias2: what the second moment is divided by, to be right on average.
 inline cpu::Moments moments(double rate1, double rate2, double bias2, double eps) {
   return {static_cast<float>(rate1), static_cast<float>(1.0 - rate2), static_cast<float>(rate2),

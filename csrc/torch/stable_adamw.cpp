@@ -10,10 +10,12 @@ namespace bigfast {
 namespace {
 
 void stable_adamw_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg_sqs,
-                   Tensors masters, const Tensor step, const OptTensor grad_scale,
-                   const OptTensor seed, double lr, double beta1, double beta2, double eps,
-                   double weight_decay, bool maximize) {
+                   Tensors masters, const Tensor step, const Tensor lr, const OptTensor grad_scale,
+                   const OptTensor found_inf, const OptTensor seed, double beta1, double beta2,
+                   double eps, double weight_decay, bool maximize) {
   const Step lists(params, grads, exp_avgs, &exp_avg_sqs, masters, grad_scale, seed, maximize);
+  if (skips(found_inf)) return;
+  const double rate = number(lr, "lr");
   const double t = number(step, "step");
   std::vector<double> sums(lists.list().tasks), rates(lists.list().count);
   // 1 - beta (1 - beta^(t-1)) / (1 - beta^t) = (1 - beta) / (1 - beta^t)
@@ -22,7 +24,7 @@ void stable_adamw_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_
   cpu::StableAdamW args{};
   args.list = lists.list();
   args.moments = moments(rate1, rate2, 1.0, eps);
-  args.lr = lr;
+  args.lr = rate;
   args.weight_decay = weight_decay;
   args.sums = sums.data();
   args.rates = rates.data();

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import optimizer_cases
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from bigfast.kernels import (
     embedding,
     geglu,
     layer_norm,
+    linear_cross_entropy,
     pad,
     rms_norm,
     rotary,
@@ -106,6 +108,18 @@ def _pad(n: int, dtype: torch.dtype) -> None:
     pad.pad(_rows(n, dtype), _vector(T, torch.int32), 2 * T)
 
 
+def _linear_cross_entropy(classes: int, dtype: torch.dtype, **terms: float) -> None:
+    """A chunk with its gradient and its bias's, and the sum of weight gradients."""
+    target, losses = _vector(T, torch.int64), _vector(T, FP32)
+    bias, total = _vector(classes, FP32), torch.zeros((), dtype=torch.float64)
+    logits = _rows(-(-classes // 64) * 64, dtype)[:, :classes]
+    linear_cross_entropy.linear_cross_entropy_chunk_(
+        logits, bias, target, torch.ones(1), losses, total, bias, True,
+        terms.get("label_smoothing", 0.0), terms.get("z_loss", 0.0),
+    )  # fmt: skip
+    linear_cross_entropy.add_into_(_rows(64, FP32), _rows(64, FP32), _rows(64, dtype))
+
+
 CASES: dict[str, Callable[[], None]] = {
     "layer_norm bf16 768": lambda: _layer_norm(768, BF16, BF16),
     "layer_norm fp16 1024, fp32 residual": lambda: _layer_norm(1024, FP16, FP32),
@@ -127,4 +141,9 @@ CASES: dict[str, Callable[[], None]] = {
     "embedding fp32 8192": lambda: _embedding(8192, FP32, FP32, True),
     "unpad bf16 768": lambda: _unpad(768, BF16),
     "pad fp32 1024": lambda: _pad(1024, FP32),
-}
+    "linear_cross_entropy bf16 30522": lambda: _linear_cross_entropy(30522, BF16),
+    "linear_cross_entropy fp16 50257": lambda: _linear_cross_entropy(50257, FP16),
+    "linear_cross_entropy bf16 8192, z-loss": lambda: _linear_cross_entropy(
+        8192, BF16, z_loss=1e-4
+    ),
+} | optimizer_cases.CASES

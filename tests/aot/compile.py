@@ -27,6 +27,7 @@ from triton.runtime.jit import JITFunction
 TABLE = Path(__file__).with_name("table.json")
 ARCHITECTURES = (80, 90, 100, 120)
 TYPES = {
+    torch.float64: "*fp64",
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",

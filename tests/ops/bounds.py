@@ -7,6 +7,15 @@ import numpy as np
 import torch
 
 
+def listed(tensors: torch.Tensor, param, grad) -> Iterator[tuple[int, int]]:
+    """Memory of the tensors whose addresses kernels/multi_tensor.py has listed, of these types."""
+    bits = [0 if param is None else param.primitive_bitwidth, grad.primitive_bitwidth, 32, 32, 32]
+    for *addresses, size, _, _ in tensors.tolist():
+        for address, width in zip(addresses, bits):
+            if address:
+                yield address, address + size * width // 8
+
+
 @contextmanager
 def checked() -> Iterator[None]:
     """Kernels fail inside the block where they read or write outside of their tensors."""
@@ -19,6 +28,8 @@ def checked() -> Iterator[None]:
     def launch(self, *args, **kwargs):
         storages = [a.untyped_storage() for a in args if isinstance(a, torch.Tensor)]
         memory[:] = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
+        if "GRAD_TYPE" in kwargs:
+            memory.extend(listed(args[0], kwargs.get("TYPE"), kwargs["GRAD_TYPE"]))
         return call(self, *args, **kwargs)
 
     def check(pointers, mask):

@@ -14,12 +14,14 @@ from bigfast.ops import (
     lamb_ref,
     lion,
     lion_ref,
+    registry,
     stable_adamw,
     stable_adamw_ref,
 )
 
 SHAPES = [(), (1,), (0,), (7, 5), (3, 11, 13), (40_001,)]  # the last is more than one task
-BF16, FP32 = torch.bfloat16, torch.float32
+INTERPRETED = [*SHAPES[:-1], (9_001,)]  # more than one chunk of the interpreter's, which is slow
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 DTYPES = [  # of parameters, of gradients; whether there are masters
     (FP32, FP32, False),
     (FP32, BF16, False),
@@ -52,8 +54,9 @@ STEPS = {
 }
 
 
-def state(op, dtype=FP32, grad_dtype=FP32, master=False, shapes=SHAPES):
+def state(op, dtype=FP32, grad_dtype=FP32, master=False, shapes=None):
     """The lists of `op` after some steps."""
+    shapes = shapes or (INTERPRETED if registry.forced(op.fn.__name__) == "triton" else SHAPES)
     made = {"params": [torch.randn(s).to(dtype) for s in shapes]}
     made["grads"] = [torch.randn(s).to(grad_dtype) for s in shapes]
     made["exp_avgs"] = [torch.randn(s) for s in shapes]

@@ -14,7 +14,12 @@ from suite import (
     native,
 )
 
-from bigfast.ops import cross_entropy_ref, linear_cross_entropy, linear_cross_entropy_ref
+from bigfast.ops import (
+    cross_entropy_ref,
+    linear_cross_entropy,
+    linear_cross_entropy_ref,
+    registry,
+)
 
 MODULE = sys.modules["bigfast.ops.linear_cross_entropy"]  # its name is the function's, too
 DTYPES = [torch.float32, torch.bfloat16]
@@ -97,6 +102,54 @@ def test_chunks(implementation, small_chunks, dtype, ignored, reduction):
     )  # fmt: skip
 
 
+def test_rows_of_several_blocks(implementation):
+    """What one program of Triton does not hold at once."""
+    check_op(
+        as_torch(linear_cross_entropy), as_torch(linear_cross_entropy_ref),
+        *arguments(9, 16, 16_500), plain=as_torch(plain), linear_bias=leaf(16_500),
+        label_smoothing=0.1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [37, 48, 131])
+def test_rows_that_lie_apart(classes):
+    """Padded rows, as on a GPU, give what others give, whatever the padding holds."""
+    pytest.importorskip("triton")
+    chunk = torch.ops.bigfast.linear_cross_entropy_chunk_
+    padded = torch.full((5, 192), torch.nan)
+    bias, target = torch.full((192,), torch.nan), labels(5, classes=classes, ignored=0)
+    logits, padded_bias = padded[:, :classes].normal_(), bias[:classes].normal_()
+    got = []
+    for z, b in ((logits.clone(), padded_bias.clone()), (logits, padded_bias)):
+        losses, dbias = torch.zeros(5), torch.zeros(classes)
+        total = torch.zeros((), dtype=torch.float64)
+        with registry.backend("triton"):
+            chunk(z, b, target, torch.ones(1), losses, total, dbias, True, 0.1, 1e-3)
+        got.append((z, losses, total, dbias))
+    assert all(torch.equal(a, b) for a, b in zip(*got))
+    assert got[0][0].isfinite().all() and padded[:, -16:].isnan().all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_float16(implementation, small_chunks, reduction):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    check_op(
+        as_torch(linear_cross_entropy), as_torch(linear_cross_entropy_ref),
+        *arguments(61, 24, 300, dtype=torch.float16), plain=as_torch(plain),
+        linear_bias=leaf(300, dtype=torch.float16), reduction=reduction, z_loss=1e-3,
+    )  # fmt: skip
+
+
+def test_float16_gradients_of_many_rows_do_not_vanish(implementation):
+    """1 / num_items is below what fp16 has; torch.amp.GradScaler's loss scale brings it back."""
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    args = arguments(20, 8, 40, dtype=torch.float16)
+    scaled = lambda f: lambda *a: f(*a, num_items=10**8) * 2.0**24
+    check_op(scaled(linear_cross_entropy), scaled(linear_cross_entropy_ref), *args)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_reductions_agree(implementation, small_chunks, dtype):
     """The sums of fp32 losses: what the rounding of logits leaves alone."""
@@ -116,6 +169,10 @@ def test_chunks_are_bounded_and_even():
     assert chunk_rows(1024, 30522, 2) == 512 and chunk_rows(825, 30522, 2) == 413
     assert chunk_rows(4096, 10**6, 4) == 373
     assert chunk_rows(0, 30522, 2) == 0 and chunk_rows(1, 1, 2) == 1
+    # On a GPU: whole tiles of a product, few chunks, less than a tenth of the logits at once.
+    assert chunk_rows(16384, 30522, 2, True) == 1408 < 16384 / 10
+    assert chunk_rows(1229, 30522, 2, True) == 640 and chunk_rows(200, 30522, 2, True) == 200
+    assert chunk_rows(0, 30522, 2, True) == 0
 
 
 def test_batch_dims(implementation):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from steps import DTYPES, SHAPES, STEPS, check_step, state
+from steps import DTYPES, INTERPRETED, STEPS, check_step, state
 
 from bigfast.ops import stable_adamw
 
@@ -21,8 +21,10 @@ def test_step_and_scale(implementation, step, maximize):
         check_step(STABLE, state(STABLE), step=step, grad_scale=scale, maximize=maximize)
 
 
-@pytest.mark.parametrize("size", [1, 4095, 4097, 32767, 32768, 32769, 98_305])
+@pytest.mark.parametrize("size", [1, 4095, 4097, 8193, 32767, 32768, 32769, 98_305])
 def test_means_over_runs_and_tasks(implementation, size):
+    if implementation == "triton" and size > 10_000:
+        pytest.skip("lengths of C++; too large for the interpreter")
     check_step(STABLE, state(STABLE, shapes=[(size,), (3,)]), step=100)
 
 
@@ -44,7 +46,7 @@ def test_a_step_of_gradients_that_grew_is_shorter(implementation):
 def test_equals_adamw_of_torch_where_nothing_is_clipped(implementation):
     """Ten steps: moments kept unbiased are AdamW's, corrected. The gradients shrink, so that rms
     stays below 1."""
-    params, *_ = state(STABLE, shapes=SHAPES[3:])
+    params, *_ = state(STABLE, shapes=INTERPRETED[3:])
     theirs = [p.clone().requires_grad_() for p in params]
     optimizer = torch.optim.AdamW(
         theirs, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1, foreach=False

@@ -17,6 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import launch
+from .attention_bwd import attention_bwd
+from .attention_call import Call
 from .attention_tiles import (
     keys_seen,
     load_tile,
@@ -29,8 +31,9 @@ from .attention_tiles import (
     tile_of,
     weights,
 )
-from .attention_call import Call
 from .dropout import keep_scores
+
+__all__ = ["attention_bwd", "attention_fwd"]
 
 LN2 = tl.constexpr(0.6931471805599453)
 

@@ -12,6 +12,10 @@ from .dropout import keep_scale
 _ALL = 1 << 30  # keys: a window without end, which still can be added to a position
 _UNIT = 8  # elements: 16 bytes of 16 bits
 
+# Backward in one kernel: how many keys of a sequence a program holds, by bits and dims. What it keeps
+# in registers, dk, dv and two tiles of scores, must leave a second program its place.
+_SHORT = {(16, 64): 128, (16, 128): 64, (32, 64): 64}
+
 
 class Call:
     """Arguments of csrc/ops.cpp's attention ops, as the kernels take them."""
@@ -63,13 +67,27 @@ class Call:
         return tokens // block + self.batch + 1 if self.packed else triton.cdiv(tokens, block)
 
     @property
+    def _kind(self) -> tuple[int, int]:
+        """Bits of an element, dims that registers hold."""
+        return 32 if self.dtype == torch.float32 else 16, max(64, self._block_d)
+
+    @property
+    def _block_d(self) -> int:
+        return max(16, triton.next_power_of_2(self.dim))
+
+    @property
+    def short(self) -> int:
+        """Keys of the sequences whose backward is one kernel; 0: there are none. Not measured."""
+        most = _SHORT.get(self._kind, 0)
+        return most if self.packed or max(self.queries, self.keys) <= most else 0
+
+    @property
     def bucket(self) -> str:
         """The shapes that launch alike. Packed lengths are not known here."""
-        dim = next(n for n in (64, 128, 256) if self.dim <= n)
-        bits = 32 if self.dtype == torch.float32 else 16
+        bits, dims = self._kind
         longest = max(self.queries, self.keys)
         length = next((f"{n} tokens" for n in (128, 512) if longest <= n), "long")
-        return f"{bits} bits, {dim} dims, {'packed' if self.packed else length}"
+        return f"{bits} bits, {dims} dims, {'packed' if self.packed else length}"
 
     def unit(self, *tensors: Tensor) -> int:
         strides = [n for t in tensors for n in t.stride()[:-1]]
@@ -90,5 +108,5 @@ class Call:
             "RIGHT": self.right >= 0,
             # Products of three tf32 parts are as exact as fp32, and run on the matrix units.
             "PRECISION": "tf32x3" if self.dtype == torch.float32 else "tf32",
-            "BLOCK_D": max(16, triton.next_power_of_2(self.dim)),
+            "BLOCK_D": self._block_d,
         }

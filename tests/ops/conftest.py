@@ -6,7 +6,8 @@ import pytest
 
 from bigfast.ops import library, registry
 
-# The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU.
+# The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU. A module
+# whose shapes are not those of one tensor has an INTERPRETED of its own.
 _INTERPRETED = 100_000
 
 
@@ -30,7 +31,8 @@ def implementation(request):
     """Forces `reference`, `cpp` in one instruction set or `triton`, for every op of the test."""
     name, _, isa = request.param.partition("-")
     shape = request.node.callspec.params.get("shape", ())
-    if name == "triton" and math.prod(shape) > _INTERPRETED:
+    most = getattr(request.module, "INTERPRETED", _INTERPRETED)
+    if name == "triton" and math.prod(shape) > most:
         pytest.skip("too large for the interpreter")
     before = library.cpu_isa() if isa else None
     if isa:

@@ -17,6 +17,7 @@ from suite import (
 from bigfast.ops import attention, attention_ref, backend, dropout, dropout_seed
 
 DTYPES = [torch.float32, torch.bfloat16]
+INTERPRETED = 10**9  # conftest.py
 # B, S, Sk, H, Hk, D: below, at and above vector widths and tiles; one query; primes; more than one
 # block of keys; bert-base. With few heads several tasks share the keys of one.
 DENSE = [

@@ -7,6 +7,7 @@ from suite import native
 from bigfast.ops import attention_decode, attention_decode_ref, attention_ref, backend
 
 DTYPES = [torch.float32, torch.bfloat16]
+INTERPRETED = 10**9  # conftest.py
 # B, Sq, S, H, Hk, D: one key; below, at and above a vector and a run; grouped heads; odd dims.
 SHAPES = [
     (2, 1, 1, 2, 2, 16),

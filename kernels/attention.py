@@ -29,7 +29,6 @@ from .attention_tiles import (
     slope_of,
     store_tile,
     tile_of,
-    weights,
 )
 from .dropout import keep_scores
 
@@ -56,7 +55,7 @@ def _over_keys(
         below = higher
         if MASKED:  # a row that has seen no key yet
             below = tl.where(higher == -float("inf"), 0.0, higher)
-        p = weights(s, below, factor)
+        p = tl.exp2(s * factor - below[:, None])
         shrink = tl.exp2(top - below)
         total = total * shrink + tl.sum(p, 1)
         top = higher
@@ -131,7 +130,11 @@ def forward_kernel(
         row = q_begin.to(tl.int64)
     store_tile(o + (row * heads + head) * DIM, acc, first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
     at = head.to(tl.int64) * tokens + row + rows
-    tl.store(lse + at, (top + tl.log2(total)) * LN2, mask=rows < q_len)
+    if q_tile.dtype == tl.float32:  # backward shows what is lost here
+        log = ((top.to(tl.float64) + tl.log2(total.to(tl.float64))) * LN2).to(tl.float32)
+    else:
+        log = (top + tl.log2(total)) * LN2
+    tl.store(lse + at, log, mask=rows < q_len)
 
 
 def attention_fwd(

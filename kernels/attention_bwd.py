@@ -32,24 +32,49 @@ from .attention_tiles import (
     slope_of,
     store_tile,
     tile_of,
-    weights,
 )
 from .dropout import keep_scores
 
-LOG2E = tl.constexpr(1.4426950408889634)
+LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _load_top(lse, inside, EXACT: tl.constexpr):
+    """lse in units of log 2, and, for products that are exact enough to show it, what that is short
+    of in fp32. Rows that are not there have no weights: 2^-1e30."""
+    e = tl.load(lse, mask=inside, other=1e30)
+    top = e * LOG2E
+    rest = e
+    if EXACT:
+        rest = (e.to(tl.float64) * LOG2E - top.to(tl.float64)).to(tl.float32)
+    return top, rest
+
+
+@triton.jit
+def _weights(s, top, rest, factor, EXACT: tl.constexpr):
+    """2^(factor s - top)."""
+    power = s * factor
+    x = power - top[:, None]
+    p = tl.exp2(x)
+    if EXACT:
+        # The difference loses what cancels not: Knuth's two-sum finds it, e^y = 1 + y uses it.
+        part = x - power
+        lost = (power - (x - part)) - (top[:, None] + part) - rest[:, None]
+        p += p * (lost * LN2)
+    return p
 
 
 @triton.jit
 def _gradients(
-    q, do, k, v, lse, delta, rows, cols, first, shift, k_len, slopes, slope, seed, plane, threshold,
+    q, do, k, v, top, rest, delta, rows, cols, first, shift, k_len, slopes, slope, seed, plane, threshold,
     left, right, factor, keep_scale, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     MASKED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Of a tile of scores: D(P) without its scale, and dS, both in the dtype of q.
 
-    lse is in units of log 2, +inf for rows that are not there.
     """
-    p = weights(scores(q, k, slopes, slope, rows, cols, shift, PRECISION), lse, factor)
+    s = scores(q, k, slopes, slope, rows, cols, shift, PRECISION)
+    p = _weights(s, top, rest, factor, q.dtype == tl.float32)
     dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
     if MASKED:
         inside = seen(rows, cols, shift, k_len, left, right, LEFT, RIGHT)
@@ -67,7 +92,7 @@ def _gradients(
 
 @triton.jit
 def _over_keys(
-    dq, q, do, k, v, lse, delta, rows, slopes, slope, seed, plane, begin, end, shift, k_len,
+    dq, q, do, k, v, top, rest, delta, rows, slopes, slope, seed, plane, begin, end, shift, k_len,
     k_token, v_token, left, right, threshold, factor, keep_scale, UNIT: tl.constexpr,
     DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, MASKED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -77,7 +102,7 @@ def _over_keys(
         k_tile = load_tile(k, first, k_len, k_token, UNIT, MASKED, BLOCK_N, DIM, BLOCK_D)
         v_tile = load_tile(v, first, k_len, v_token, UNIT, MASKED, BLOCK_N, DIM, BLOCK_D)
         _, ds = _gradients(
-            q, do, k_tile, v_tile, lse, delta, rows, first + tl.arange(0, BLOCK_N), first, shift,
+            q, do, k_tile, v_tile, top, rest, delta, rows, first + tl.arange(0, BLOCK_N), first, shift,
             k_len, slopes, slope, seed, plane, threshold, left, right, factor, keep_scale, LEFT,
             RIGHT, MASKED, PRECISION, BLOCK_M, BLOCK_N,
         )  # fmt: skip
@@ -137,18 +162,18 @@ def queries_kernel(
     sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1)
     of_row = head.to(tl.int64) * tokens + row + rows
     tl.store(delta + of_row, sums, mask=inside)
-    top = tl.load(lse + of_row, mask=inside, other=float("inf")) * LOG2E
+    top, rest = _load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     plane = b * heads + head
     begin, whole, end = keys_seen(first, q_len, k_len, left, right, LEFT, RIGHT, BLOCK_M, BLOCK_N)
     if not LEFT:
         acc = _over_keys(
-            acc, q_tile, do_tile, k, v, top, sums, rows, slopes, slope, seed, plane, begin, whole,
+            acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, begin, whole,
             shift, k_len, k_token, v_token, left, right, threshold, factor, keep_scale, UNIT, DIM,
             LEFT, RIGHT, False, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
         )  # fmt: skip
     acc = _over_keys(
-        acc, q_tile, do_tile, k, v, top, sums, rows, slopes, slope, seed, plane, whole, end, shift,
+        acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, whole, end, shift,
         k_len, k_token, v_token, left, right, threshold, factor, keep_scale, UNIT, DIM, LEFT, RIGHT,
         True, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
     )  # fmt: skip
@@ -170,10 +195,10 @@ def _over_queries(
         q_tile = load_tile(q, start, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
         do_tile = load_tile(do, start, q_len, do_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
         # Rows that are not there have no weights.
-        top = tl.load(lse + rows, mask=inside, other=float("inf")) * LOG2E
+        top, rest = _load_top(lse + rows, inside, q_tile.dtype == tl.float32)
         sums = tl.load(delta + rows, mask=inside, other=0.0)
         kept, ds = _gradients(
-            q_tile, do_tile, k, v, top, sums, rows, cols, first, shift, k_len, slopes, slope, seed,
+            q_tile, do_tile, k, v, top, rest, sums, rows, cols, first, shift, k_len, slopes, slope, seed,
             plane, threshold, left, right, factor, keep_scale, LEFT, RIGHT, MASKED, PRECISION,
             BLOCK_M, BLOCK_N,
         )  # fmt: skip
@@ -308,9 +333,9 @@ def sequence_kernel(
         o_tile = load_tile(o + at, start, q_len, heads * DIM, 1, True, BLOCK_M, DIM, BLOCK_D)
         sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1)
         of_row = head.to(tl.int64) * tokens + q_row + rows
-        top = tl.load(lse + of_row, mask=inside, other=float("inf")) * LOG2E
+        top, rest = _load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
         kept, ds = _gradients(
-            q_tile, do_tile, k_tile, v_tile, top, sums, rows, cols, 0, shift, k_len, slopes, slope,
+            q_tile, do_tile, k_tile, v_tile, top, rest, sums, rows, cols, 0, shift, k_len, slopes, slope,
             seed, b * heads + head, threshold, left, right, factor, keep_scale, LEFT, RIGHT, True,
             PRECISION, BLOCK_M, BLOCK_N,
         )  # fmt: skip

@@ -232,9 +232,3 @@ def scores(q, k, slopes, slope, rows, cols, shift, PRECISION: tl.constexpr):
     if slopes is not None:
         s -= slope * tl.abs(cols[None, :] - rows[:, None] - shift).to(tl.float32)
     return s
-
-
-@triton.jit
-def weights(s, top, factor):
-    """2^(factor s - top): e^(scale s), below the row's `top`."""
-    return tl.exp2(s * factor - top[:, None])

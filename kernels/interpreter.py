@@ -1,7 +1,8 @@
 """Repairs of Triton's interpreter, which takes bfloat16 for what it is not.
 
 It cuts fp32 off where a GPU rounds to the nearest bfloat16, and multiplies the bits of bfloat16
-matrices as integers.
+matrices as integers. And it prepares Triton's modules anew at each call of a function by another,
+which takes a quarter of its time.
 """
 
 from functools import cache
@@ -24,7 +25,8 @@ def _widen(x: np.ndarray) -> np.ndarray:
 
 @cache
 def repair() -> None:
-    """Have the interpreter convert and multiply bfloat16 as a GPU does."""
+    """Have the interpreter convert and multiply bfloat16 as a GPU does, and prepare modules once."""
+    prepare = interpreter._patch_lang
     convert = interpreter._convert_float
     dot = interpreter.InterpreterBuilder.create_dot
 
@@ -44,5 +46,12 @@ def repair() -> None:
         ]
         return dot(self, *wide)
 
+    def patch_lang(fn):
+        modules = [m for m in fn.__globals__.values() if m is tl or m is tl.core]
+        if any(tl.core.is_builtin(module.load) for module in modules):
+            return prepare(fn)
+        return interpreter._LangPatchScope()
+
+    interpreter._patch_lang = patch_lang
     interpreter._convert_float = convert_float
     interpreter.InterpreterBuilder.create_dot = create_dot

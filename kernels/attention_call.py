@@ -46,6 +46,8 @@ class Call:
             self.heads if slopes is not None and slopes.ndim == 2 else 0, scale,
             scale * math.log2(math.e), keep_scale(threshold),
         )  # fmt: skip
+        _, queries, keys, _, heads, group, left, right, _, slopes_batch, *scales, _ = self.numbers
+        self.decode_numbers = (queries, keys, heads, group, left, right, slopes_batch, *scales)
 
     @property
     def columns(self) -> int:
@@ -82,12 +84,16 @@ class Call:
         return most if self.packed or max(self.queries, self.keys) <= most else 0
 
     @property
+    def kind(self) -> str:
+        bits, dims = self._kind
+        return f"{bits} bits, {dims} dims"
+
+    @property
     def bucket(self) -> str:
         """The shapes that launch alike. Packed lengths are not known here."""
-        bits, dims = self._kind
         longest = max(self.queries, self.keys)
         length = next((f"{n} tokens" for n in (128, 512) if longest <= n), "long")
-        return f"{bits} bits, {dims} dims, {'packed' if self.packed else length}"
+        return f"{self.kind}, {'packed' if self.packed else length}"
 
     def unit(self, *tensors: Tensor) -> int:
         strides = [n for t in tensors for n in t.stride()[:-1]]

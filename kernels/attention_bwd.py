@@ -3,6 +3,9 @@
     dv = D(P)^T do;   dP = D(do v^T);   delta = rowsum(do o);   dS = P (dP - delta)
     dq = scale dS k;   dk = scale dS^T q
 
+Kernels work with M P = D(P) / c, where c is what D multiplies with, so that each score is looked at
+once: dS / c = (M P) (do v^T) - P delta / c.
+
 Dao, "FlashAttention-2" (2023), without its atomics. `queries_kernel` takes a tile of queries, walks
 over the keys that it sees and writes dq and delta; `keys_kernel` takes a tile of keys, walks over the
 queries that see them, of all heads that share the key head, and writes dk and dv: seven products
@@ -39,6 +42,12 @@ LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
+def _share(threshold):
+    """1 / c: how much dropout keeps."""
+    return 1.0 - threshold * (1.0 / 65536)
+
+
+@triton.jit
 def _load_top(lse, inside, EXACT: tl.constexpr):
     """lse in units of log 2, and, for products that are exact enough to show it, what that is short
     of in fp32. Rows that are not there have no weights: 2^-1e30."""
@@ -67,12 +76,10 @@ def _weights(s, top, rest, factor, EXACT: tl.constexpr):
 @triton.jit
 def _gradients(
     q, do, k, v, top, rest, delta, rows, cols, first, shift, k_len, slopes, slope, seed, plane, threshold,
-    left, right, factor, keep_scale, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    left, right, factor, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     MASKED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Of a tile of scores: D(P) without its scale, and dS, both in the dtype of q.
-
-    """
+    """Of a tile of scores: D(P) and dS, over the scale of what is kept, in the dtype of q."""
     s = scores(q, k, slopes, slope, rows, cols, shift, PRECISION)
     p = _weights(s, top, rest, factor, q.dtype == tl.float32)
     dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
@@ -83,8 +90,9 @@ def _gradients(
     if seed is not None:
         keep = keep_scores(seed, plane, rows, first, threshold, BLOCK_M, BLOCK_N)
         kept = tl.where(keep, p, 0.0)
-        dp = tl.where(keep, dp * keep_scale, 0.0)
-    ds = p * (dp - delta[:, None])
+        ds = kept * dp - p * delta[:, None]
+    else:
+        ds = p * (dp - delta[:, None])
     if MASKED:
         ds = tl.where(inside, ds, 0.0)
     return kept.to(q.dtype), ds.to(q.dtype)
@@ -93,7 +101,7 @@ def _gradients(
 @triton.jit
 def _over_keys(
     dq, q, do, k, v, top, rest, delta, rows, slopes, slope, seed, plane, begin, end, shift, k_len,
-    k_token, v_token, left, right, threshold, factor, keep_scale, UNIT: tl.constexpr,
+    k_token, v_token, left, right, threshold, factor, UNIT: tl.constexpr,
     DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, MASKED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -103,7 +111,7 @@ def _over_keys(
         v_tile = load_tile(v, first, k_len, v_token, UNIT, MASKED, BLOCK_N, DIM, BLOCK_D)
         _, ds = _gradients(
             q, do, k_tile, v_tile, top, rest, delta, rows, first + tl.arange(0, BLOCK_N), first, shift,
-            k_len, slopes, slope, seed, plane, threshold, left, right, factor, keep_scale, LEFT,
+            k_len, slopes, slope, seed, plane, threshold, left, right, factor, LEFT,
             RIGHT, MASKED, PRECISION, BLOCK_M, BLOCK_N,
         )  # fmt: skip
         dq = tl.dot(ds, k_tile, dq, input_precision=PRECISION)
@@ -118,7 +126,7 @@ def queries_kernel(
     do,
     o,  # contiguous
     lse,  # fp32 (H, tokens)
-    delta,  # fp32 (H, tokens), written
+    delta,  # fp32 (H, tokens), written: delta / c
     dq,  # contiguous
     cu_seqlens,  # these five as in attention.py
     cu_seqlens_k,
@@ -159,7 +167,7 @@ def queries_kernel(
     q_tile = load_tile(q, first, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
     do_tile = load_tile(do, first, q_len, do_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
     o_tile = load_tile(o + at, first, q_len, heads * DIM, 1, True, BLOCK_M, DIM, BLOCK_D)
-    sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1)
+    sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1) * _share(threshold)
     of_row = head.to(tl.int64) * tokens + row + rows
     tl.store(delta + of_row, sums, mask=inside)
     top, rest = _load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
@@ -169,21 +177,21 @@ def queries_kernel(
     if not LEFT:
         acc = _over_keys(
             acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, begin, whole,
-            shift, k_len, k_token, v_token, left, right, threshold, factor, keep_scale, UNIT, DIM,
+            shift, k_len, k_token, v_token, left, right, threshold, factor, UNIT, DIM,
             LEFT, RIGHT, False, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
         )  # fmt: skip
     acc = _over_keys(
         acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, whole, end, shift,
-        k_len, k_token, v_token, left, right, threshold, factor, keep_scale, UNIT, DIM, LEFT, RIGHT,
+        k_len, k_token, v_token, left, right, threshold, factor, UNIT, DIM, LEFT, RIGHT,
         True, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
     )  # fmt: skip
-    store_tile(dq + at, acc * scale, first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
+    store_tile(dq + at, acc * (scale * keep_scale), first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
 
 
 @triton.jit
 def _over_queries(
     dk, dv, q, do, k, v, lse, delta, first, begin, end, q_len, shift, k_len, slopes, slope, seed,
-    plane, q_token, do_token, left, right, threshold, factor, keep_scale, UNIT: tl.constexpr,
+    plane, q_token, do_token, left, right, threshold, factor, UNIT: tl.constexpr,
     DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, MASKED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -199,7 +207,7 @@ def _over_queries(
         sums = tl.load(delta + rows, mask=inside, other=0.0)
         kept, ds = _gradients(
             q_tile, do_tile, k, v, top, rest, sums, rows, cols, first, shift, k_len, slopes, slope, seed,
-            plane, threshold, left, right, factor, keep_scale, LEFT, RIGHT, MASKED, PRECISION,
+            plane, threshold, left, right, factor, LEFT, RIGHT, MASKED, PRECISION,
             BLOCK_M, BLOCK_N,
         )  # fmt: skip
         dv = tl.dot(tl.trans(kept), do_tile, dv, input_precision=PRECISION)
@@ -262,7 +270,7 @@ def keys_kernel(
             dk_tile, dv_tile = _over_queries(
                 dk_tile, dv_tile, q_rows, do_rows, k_tile, v_tile, lse + of_head, delta + of_head,
                 first, begin, whole, q_len, shift, k_len, slopes, slope, seed, b * heads + head,
-                q_token, do_token, left, right, threshold, factor, keep_scale, UNIT, DIM, LEFT,
+                q_token, do_token, left, right, threshold, factor, UNIT, DIM, LEFT,
                 RIGHT, True, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
             )  # fmt: skip
         if not LEFT:
@@ -270,11 +278,11 @@ def keys_kernel(
             dk_tile, dv_tile = _over_queries(
                 dk_tile, dv_tile, q_rows, do_rows, k_tile, v_tile, lse + of_head, delta + of_head,
                 first, whole, end, q_len, shift, k_len, slopes, slope, seed, b * heads + head,
-                q_token, do_token, left, right, threshold, factor, keep_scale, UNIT, DIM, LEFT,
+                q_token, do_token, left, right, threshold, factor, UNIT, DIM, LEFT,
                 RIGHT, False, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
             )  # fmt: skip
     counts = (first + tl.arange(0, BLOCK_N) < k_len)[:, None]
-    dk_tile = tl.where(counts, dk_tile * scale, 0.0)
+    dk_tile = tl.where(counts, dk_tile * (scale * keep_scale), 0.0)
     dv_tile = tl.where(counts, dv_tile * keep_scale, 0.0)
     kv_heads = heads // group
     at = (k_row * kv_heads + kv_head) * DIM
@@ -331,20 +339,20 @@ def sequence_kernel(
         q_tile = load_tile(q_rows, start, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
         do_tile = load_tile(do_rows, start, q_len, do_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
         o_tile = load_tile(o + at, start, q_len, heads * DIM, 1, True, BLOCK_M, DIM, BLOCK_D)
-        sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1)
+        sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1) * _share(threshold)
         of_row = head.to(tl.int64) * tokens + q_row + rows
         top, rest = _load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
         kept, ds = _gradients(
             q_tile, do_tile, k_tile, v_tile, top, rest, sums, rows, cols, 0, shift, k_len, slopes, slope,
-            seed, b * heads + head, threshold, left, right, factor, keep_scale, LEFT, RIGHT, True,
+            seed, b * heads + head, threshold, left, right, factor, LEFT, RIGHT, True,
             PRECISION, BLOCK_M, BLOCK_N,
         )  # fmt: skip
         dv_tile = tl.dot(tl.trans(kept), do_tile, dv_tile, input_precision=PRECISION)
         dk_tile = tl.dot(tl.trans(ds), q_tile, dk_tile, input_precision=PRECISION)
-        dq_tile = tl.dot(ds, k_tile, input_precision=PRECISION) * scale
+        dq_tile = tl.dot(ds, k_tile, input_precision=PRECISION) * (scale * keep_scale)
         store_tile(dq + at, dq_tile, start, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
     at = (k_row * kv_heads + kv_head) * DIM
-    store_tile(dk + at, dk_tile * scale, 0, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
+    store_tile(dk + at, dk_tile * (scale * keep_scale), 0, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
     store_tile(dv + at, dv_tile * keep_scale, 0, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
 
 

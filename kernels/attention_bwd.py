@@ -382,12 +382,12 @@ def attention_bwd(
     o = o.contiguous()
     constants = call.constants(q, k, v, grad_o)
     strides = call.strides(q, k, v, grad_o)
-    short = call.short
+    short = call.short(launch.choice("attention_bwd sequences", call.bucket, q.device))
 
     def run_sequences(choice: launch.Choice) -> None:
         sequence_kernel[(call.batch * call.kv_heads,)](
             q, k, v, grad_o, o, lse, dq, dk, dv, *call.tensors, *strides, *call.numbers,
-            **constants, BLOCK_N=short, **choice,
+            **constants, **(choice | {"BLOCK_N": short}),
         )  # fmt: skip
 
     def run_queries(choice: launch.Choice) -> None:

@@ -12,10 +12,6 @@ from .dropout import keep_scale
 _ALL = 1 << 30  # keys: a window without end, which still can be added to a position
 _UNIT = 8  # elements: 16 bytes of 16 bits
 
-# Backward in one kernel: how many keys of a sequence a program holds, by bits and dims. What it keeps
-# in registers, dk, dv and two tiles of scores, must leave a second program its place.
-_SHORT = {(16, 64): 128, (16, 128): 64, (32, 64): 64}
-
 
 class Call:
     """Arguments of csrc/ops.cpp's attention ops, as the kernels take them."""
@@ -77,11 +73,12 @@ class Call:
     def _block_d(self) -> int:
         return max(16, triton.next_power_of_2(self.dim))
 
-    @property
-    def short(self) -> int:
-        """Keys of the sequences whose backward is one kernel; 0: there are none. Not measured."""
-        most = _SHORT.get(self._kind, 0)
-        return most if self.packed or max(self.queries, self.keys) <= most else 0
+    def short(self, choice: dict[str, int] | None) -> int:
+        """Keys of the sequences whose backward is one kernel, launched by `choice`; 0: there are
+        none. launch.json has no choice where dk, dv and scores do not fit into registers together."""
+        if choice is None or not (self.packed or max(self.queries, self.keys) <= choice["BLOCK_N"]):
+            return 0
+        return choice["BLOCK_N"]
 
     @property
     def kind(self) -> str:

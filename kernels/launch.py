@@ -41,18 +41,20 @@ def architecture(device: torch.device) -> str:
     return _ALIKE.get(name, name)
 
 
-def choice(kernel: str, bucket: str, device: torch.device) -> Choice:
-    """The table's choice."""
+def choice(kernel: str, bucket: str, device: torch.device) -> Choice | None:
+    """The table's choice, or None where it has none: the kernel is not for these."""
     entries = _table()[kernel]
     own = entries.get(architecture(device), {})
-    return own[bucket] if bucket in own else entries["default"][bucket]
+    return own.get(bucket) or entries["default"].get(bucket)
 
 
 def launch(kernel: str, bucket: str, device: torch.device, run: Run) -> None:
     """Launch `kernel` by the table, or, asked to tune, by what proves fastest."""
     if os.environ.get("BIGFAST_AUTOTUNE") == "1" and device.type == "cuda":
         _tune(kernel, bucket, device, run)
-    run(choice(kernel, bucket, device))
+    chosen = choice(kernel, bucket, device)
+    assert chosen is not None, (kernel, bucket)
+    run(chosen)
 
 
 def _tune(kernel: str, bucket: str, device: torch.device, run: Run) -> None:

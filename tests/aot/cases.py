@@ -58,9 +58,9 @@ def _attention(
 
 
 def _attention_decode(keys: int, dim: int, dtype: torch.dtype) -> None:
-    """One token, half full caches."""
-    q, k = torch.empty(2, 1, 12, dim, dtype=dtype), torch.empty(2, keys, 12, dim, dtype=dtype)
-    used = _vector(2, torch.int32)
+    """One token; a cache that is not full, and is read in several runs."""
+    q, k = torch.empty(1, 1, 12, dim, dtype=dtype), torch.empty(1, keys, 1, dim, dtype=dtype)
+    used = _vector(1, torch.int32)
     attention_decode.attention_decode(q, k, k, used, None, -1, 0, 0.125)
 
 

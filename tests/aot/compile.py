@@ -78,16 +78,38 @@ def source(kernel: JITFunction, given: dict) -> ASTSource:
     return ASTSource(kernel, signature, constants, attributes)
 
 
+def spills_in_loops(sass: str) -> int:
+    """Accesses to local memory inside innermost loops. What is kept there from before a loop until
+    behind it costs little; inside one it costs at every turn."""
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)([^;]*);", sass)
+    found = [(int(at, 16), name.split(".")[0], rest) for at, name, rest in lines]
+    jumps = [
+        (int(target[1], 16), at)
+        for at, name, rest in found
+        if name == "BRA" and (target := re.search(r"0x([0-9a-f]+)", rest))
+    ]
+    loops = [(begin, end) for begin, end in jumps if begin < end]
+    innermost = [
+        (begin, end)
+        for begin, end in loops
+        if not any((begin, end) != other and begin <= other[0] and other[1] <= end for other in loops)
+    ]
+    local = [at for at, name, _ in found if name in ("LDL", "STL")]
+    return sum(begin <= at <= end for at in local for begin, end in innermost)
+
+
 def measure(kernel: ASTSource, options: dict, architecture: int) -> dict[str, int | str]:
-    """Registers and spilled bytes of a thread, shared bytes of a block, widest load in bytes; for
-    kernels with products, which matrix instructions they became: "none" would be scalar code."""
+    """Registers and spilled bytes of a thread, shared bytes of a block, widest load in bytes; of
+    kernels with products, spills in loops and the matrix instructions: "none" is scalar code."""
     compiled = triton.compile(kernel, target=GPUTarget("cuda", architecture, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         Path(cubin.name).write_bytes(compiled.asm["cubin"])
-        usage = subprocess.run(
-            [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", cubin.name],
+        dump = lambda what: subprocess.run(
+            [triton.knobs.nvidia.cuobjdump.path, what, cubin.name],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
+        usage = dump("--dump-resource-usage")
+        sass = dump("--dump-sass") if "tt.dot" in compiled.asm["ttir"] else ""
     used = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     loads = re.findall(r"ld\.global[\w.:]*?(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])
     found = {
@@ -96,9 +118,9 @@ def measure(kernel: ASTSource, options: dict, architecture: int) -> dict[str, in
         "shared": compiled.metadata.shared,
         "load": max((int(count or 1) * int(bits) // 8 for count, bits in loads), default=0),
     }
-    if "tt.dot" in compiled.asm["ttir"]:
+    if sass:
         made = [n for n in PRODUCTS[architecture] if re.search(PTX[n], compiled.asm["ptx"])]
-        found["products"] = " and ".join(made) or "none"
+        found |= {"looped": spills_in_loops(sass), "products": " and ".join(made) or "none"}
     return found
 
 

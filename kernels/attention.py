@@ -128,7 +128,9 @@ def forward_kernel(
     row = b.to(tl.int64) * queries + q_begin
     if cu_seqlens is not None:
         row = q_begin.to(tl.int64)
-    store_tile(o + (row * heads + head) * DIM, acc, first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
+    store_tile(
+        o + (row * heads + head) * DIM, acc, first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D
+    )
     at = head.to(tl.int64) * tokens + row + rows
     if q_tile.dtype == tl.float32:  # backward shows what is lost here
         log = ((top.to(tl.float64) + tl.log2(total.to(tl.float64))) * LN2).to(tl.float32)

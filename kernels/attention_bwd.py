@@ -3,18 +3,15 @@
     dv = D(P)^T do;   dP = D(do v^T);   delta = rowsum(do o);   dS = P (dP - delta)
     dq = scale dS k;   dk = scale dS^T q
 
-Kernels work with M P = D(P) / c, where c is what D multiplies with, so that each score is looked at
-once: dS / c = (M P) (do v^T) - P delta / c.
-
 Dao, "FlashAttention-2" (2023), without its atomics. `queries_kernel` takes a tile of queries, walks
-over the keys that it sees and writes dq and delta; `keys_kernel` takes a tile of keys, walks over the
-queries that see them, of all heads that share the key head, and writes dk and dv: seven products
-where five are needed, but each sum has one owner and one order. Scores stand with queries as rows
-in both, as dropout numbers them.
+over the keys that it sees and writes dq and delta; `keys_kernel` takes a tile of keys, walks over
+the queries that see them, of all heads that share the key head, and writes dk and dv: seven
+products where five are needed, but each sum has one owner and one order. Bound by the matrix units,
+and with dropout as much by its random numbers.
 
-Where one tile holds all keys of a sequence, `sequence_kernel` does it all with five products: a program
-is one key head of a sequence, and walks over queries. Packed lengths are known on the device alone:
-there each sequence is served by the kernel that suits it, and the others leave it out.
+Where one tile holds all keys of a sequence, attention_short.py does it all with five products. The
+lengths of packed sequences are known on the device alone: there each is served by the kernel that
+suits it, and the others leave it out.
 """
 
 import torch
@@ -24,78 +21,18 @@ from torch import Tensor
 
 from . import launch
 from .attention_call import Call
+from .attention_gradients import gradients, load_top, share
+from .attention_short import sequence_kernel
 from .attention_tiles import (
     keys_seen,
     load_tile,
     queries_seeing,
     row_at,
-    scores,
-    seen,
     sequence,
     slope_of,
     store_tile,
     tile_of,
 )
-from .dropout import keep_scores
-
-LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
-
-
-@triton.jit
-def _share(threshold):
-    """1 / c: how much dropout keeps."""
-    return 1.0 - threshold * (1.0 / 65536)
-
-
-@triton.jit
-def _load_top(lse, inside, EXACT: tl.constexpr):
-    """lse in units of log 2, and, for products that are exact enough to show it, what that is short
-    of in fp32. Rows that are not there have no weights: 2^-1e30."""
-    e = tl.load(lse, mask=inside, other=1e30)
-    top = e * LOG2E
-    rest = e
-    if EXACT:
-        rest = (e.to(tl.float64) * LOG2E - top.to(tl.float64)).to(tl.float32)
-    return top, rest
-
-
-@triton.jit
-def _weights(s, top, rest, factor, EXACT: tl.constexpr):
-    """2^(factor s - top)."""
-    power = s * factor
-    x = power - top[:, None]
-    p = tl.exp2(x)
-    if EXACT:
-        # The difference loses what cancels not: Knuth's two-sum finds it, e^y = 1 + y uses it.
-        part = x - power
-        lost = (power - (x - part)) - (top[:, None] + part) - rest[:, None]
-        p += p * (lost * LN2)
-    return p
-
-
-@triton.jit
-def _gradients(
-    q, do, k, v, top, rest, delta, rows, cols, first, shift, k_len, slopes, slope, seed, plane, threshold,
-    left, right, factor, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    MASKED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Of a tile of scores: D(P) and dS, over the scale of what is kept, in the dtype of q."""
-    s = scores(q, k, slopes, slope, rows, cols, shift, PRECISION)
-    p = _weights(s, top, rest, factor, q.dtype == tl.float32)
-    dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-    if MASKED:
-        inside = seen(rows, cols, shift, k_len, left, right, LEFT, RIGHT)
-        p = tl.where(inside, p, 0.0)
-    kept = p
-    if seed is not None:
-        keep = keep_scores(seed, plane, rows, first, threshold, BLOCK_M, BLOCK_N)
-        kept = tl.where(keep, p, 0.0)
-        ds = kept * dp - p * delta[:, None]
-    else:
-        ds = p * (dp - delta[:, None])
-    if MASKED:
-        ds = tl.where(inside, ds, 0.0)
-    return kept.to(q.dtype), ds.to(q.dtype)
 
 
 @triton.jit
@@ -109,10 +46,10 @@ def _over_keys(
     for first in range(begin, end, BLOCK_N):
         k_tile = load_tile(k, first, k_len, k_token, UNIT, MASKED, BLOCK_N, DIM, BLOCK_D)
         v_tile = load_tile(v, first, k_len, v_token, UNIT, MASKED, BLOCK_N, DIM, BLOCK_D)
-        _, ds = _gradients(
-            q, do, k_tile, v_tile, top, rest, delta, rows, first + tl.arange(0, BLOCK_N), first, shift,
-            k_len, slopes, slope, seed, plane, threshold, left, right, factor, LEFT,
-            RIGHT, MASKED, PRECISION, BLOCK_M, BLOCK_N,
+        _, ds = gradients(
+            q, do, k_tile, v_tile, top, rest, delta, rows, first + tl.arange(0, BLOCK_N), first,
+            shift, k_len, slopes, slope, seed, plane, threshold, left, right, factor, LEFT, RIGHT,
+            MASKED, PRECISION, BLOCK_M, BLOCK_N,
         )  # fmt: skip
         dq = tl.dot(ds, k_tile, dq, input_precision=PRECISION)
     return dq
@@ -167,25 +104,27 @@ def queries_kernel(
     q_tile = load_tile(q, first, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
     do_tile = load_tile(do, first, q_len, do_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
     o_tile = load_tile(o + at, first, q_len, heads * DIM, 1, True, BLOCK_M, DIM, BLOCK_D)
-    sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1) * _share(threshold)
+    sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1) * share(threshold)
     of_row = head.to(tl.int64) * tokens + row + rows
     tl.store(delta + of_row, sums, mask=inside)
-    top, rest = _load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
+    top, rest = load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     plane = b * heads + head
     begin, whole, end = keys_seen(first, q_len, k_len, left, right, LEFT, RIGHT, BLOCK_M, BLOCK_N)
     if not LEFT:
         acc = _over_keys(
-            acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, begin, whole,
-            shift, k_len, k_token, v_token, left, right, threshold, factor, UNIT, DIM,
-            LEFT, RIGHT, False, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
+            acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, begin,
+            whole, shift, k_len, k_token, v_token, left, right, threshold, factor, UNIT, DIM, LEFT,
+            RIGHT, False, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
         )  # fmt: skip
     acc = _over_keys(
-        acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, whole, end, shift,
-        k_len, k_token, v_token, left, right, threshold, factor, UNIT, DIM, LEFT, RIGHT,
+        acc, q_tile, do_tile, k, v, top, rest, sums, rows, slopes, slope, seed, plane, whole, end,
+        shift, k_len, k_token, v_token, left, right, threshold, factor, UNIT, DIM, LEFT, RIGHT,
         True, PRECISION, BLOCK_D, BLOCK_M, BLOCK_N,
     )  # fmt: skip
-    store_tile(dq + at, acc * (scale * keep_scale), first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
+    store_tile(
+        dq + at, acc * (scale * keep_scale), first, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D
+    )
 
 
 @triton.jit
@@ -203,12 +142,12 @@ def _over_queries(
         q_tile = load_tile(q, start, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
         do_tile = load_tile(do, start, q_len, do_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
         # Rows that are not there have no weights.
-        top, rest = _load_top(lse + rows, inside, q_tile.dtype == tl.float32)
+        top, rest = load_top(lse + rows, inside, q_tile.dtype == tl.float32)
         sums = tl.load(delta + rows, mask=inside, other=0.0)
-        kept, ds = _gradients(
-            q_tile, do_tile, k, v, top, rest, sums, rows, cols, first, shift, k_len, slopes, slope, seed,
-            plane, threshold, left, right, factor, LEFT, RIGHT, MASKED, PRECISION,
-            BLOCK_M, BLOCK_N,
+        kept, ds = gradients(
+            q_tile, do_tile, k, v, top, rest, sums, rows, cols, first, shift, k_len, slopes, slope,
+            seed, plane, threshold, left, right, factor, LEFT, RIGHT, MASKED, PRECISION, BLOCK_M,
+            BLOCK_N,
         )  # fmt: skip
         dv = tl.dot(tl.trans(kept), do_tile, dv, input_precision=PRECISION)
         dk = tl.dot(tl.trans(ds), q_tile, dk, input_precision=PRECISION)
@@ -288,72 +227,6 @@ def keys_kernel(
     at = (k_row * kv_heads + kv_head) * DIM
     store_tile(dk + at, dk_tile, first, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
     store_tile(dv + at, dv_tile, first, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
-
-
-@triton.jit(do_not_specialize=Call.NUMBERS)
-def sequence_kernel(
-    q, k, v, do,  # (B, S, H, D) or (T, H, D)
-    o, lse, dq, dk, dv,  # contiguous
-    cu_seqlens, cu_seqlens_k, seqused_k, slopes, seed,
-    q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head, do_batch,
-    do_token, do_head,
-    batch, queries, keys, tokens, heads, group, left, right, threshold, slopes_batch, scale, factor,
-    keep_scale,
-    UNIT: tl.constexpr, DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,  # holds all keys of a sequence
-):  # fmt: skip
-    kv_heads = heads // group
-    b = tl.program_id(0) // kv_heads
-    kv_head = tl.program_id(0) % kv_heads
-    q_begin, q_len, k_begin, k_len, k_all = sequence(
-        b, cu_seqlens, cu_seqlens_k, seqused_k, batch, queries, keys
-    )
-    if k_all > BLOCK_N:
-        return
-    shift = k_len - q_len
-    cols = tl.arange(0, BLOCK_N)
-    k = row_at(k, b, k_begin, kv_head, k_batch, k_token, k_head, UNIT)
-    v = row_at(v, b, k_begin, kv_head, v_batch, v_token, v_head, UNIT)
-    k_tile = load_tile(k, 0, k_len, k_token, UNIT, True, BLOCK_N, DIM, BLOCK_D)
-    v_tile = load_tile(v, 0, k_len, v_token, UNIT, True, BLOCK_N, DIM, BLOCK_D)
-    dk_tile = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-    dv_tile = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-    q_row = b.to(tl.int64) * queries
-    k_row = b.to(tl.int64) * keys
-    if cu_seqlens is not None:
-        q_row = q_begin.to(tl.int64)
-        k_row = k_begin.to(tl.int64)
-    # One loop over the group's heads and their queries.
-    parts = tl.cdiv(q_len, BLOCK_M)
-    for part in range(0, group * parts):
-        head = kv_head * group + part // parts
-        start = part % parts * BLOCK_M
-        rows = start + tl.arange(0, BLOCK_M)
-        inside = rows < q_len
-        slope = slope_of(slopes, b, head, slopes_batch, scale)
-        q_rows = row_at(q, b, q_begin, head, q_batch, q_token, q_head, UNIT)
-        do_rows = row_at(do, b, q_begin, head, do_batch, do_token, do_head, UNIT)
-        at = (q_row * heads + head) * DIM
-        q_tile = load_tile(q_rows, start, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
-        do_tile = load_tile(do_rows, start, q_len, do_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
-        o_tile = load_tile(o + at, start, q_len, heads * DIM, 1, True, BLOCK_M, DIM, BLOCK_D)
-        sums = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), 1) * _share(threshold)
-        of_row = head.to(tl.int64) * tokens + q_row + rows
-        top, rest = _load_top(lse + of_row, inside, q_tile.dtype == tl.float32)
-        kept, ds = _gradients(
-            q_tile, do_tile, k_tile, v_tile, top, rest, sums, rows, cols, 0, shift, k_len, slopes, slope,
-            seed, b * heads + head, threshold, left, right, factor, LEFT, RIGHT, True,
-            PRECISION, BLOCK_M, BLOCK_N,
-        )  # fmt: skip
-        dv_tile = tl.dot(tl.trans(kept), do_tile, dv_tile, input_precision=PRECISION)
-        dk_tile = tl.dot(tl.trans(ds), q_tile, dk_tile, input_precision=PRECISION)
-        dq_tile = tl.dot(ds, k_tile, input_precision=PRECISION) * (scale * keep_scale)
-        store_tile(dq + at, dq_tile, start, q_len, heads * DIM, BLOCK_M, DIM, BLOCK_D)
-    at = (k_row * kv_heads + kv_head) * DIM
-    store_tile(dk + at, dk_tile * (scale * keep_scale), 0, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
-    store_tile(dv + at, dv_tile * keep_scale, 0, k_all, kv_heads * DIM, BLOCK_N, DIM, BLOCK_D)
 
 
 def attention_bwd(

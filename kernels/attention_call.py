@@ -74,8 +74,10 @@ class Call:
         return max(16, triton.next_power_of_2(self.dim))
 
     def short(self, choice: dict[str, int] | None) -> int:
-        """Keys of the sequences whose backward is one kernel, launched by `choice`; 0: there are
-        none. launch.json has no choice where dk, dv and scores do not fit into registers together."""
+        """Keys of the sequences whose backward is one kernel, launched by `choice`; 0: none are.
+
+        launch.json has no choice where dk, dv and scores do not fit into registers together.
+        """
         if choice is None or not (self.packed or max(self.queries, self.keys) <= choice["BLOCK_N"]):
             return 0
         return choice["BLOCK_N"]

@@ -4,9 +4,10 @@
 
 Bound by memory: K and V are read once. A program is a run of keys of one key head of one sequence,
 with all query rows that read it (row r is query r / group of head r % group), so that grouped heads
-share what is read. What the runs of a head leave, the largest score, the sum of exponentials below it
-and o without its divisor, is joined in order by a second kernel: "Flash-Decoding" (Dao et al., 2023).
-Runs depend on shapes and on the GPU alone. Where one run is enough it writes o itself.
+share what is read. What the runs of a head leave, the largest score, the sum of exponentials below
+it and o without its divisor, is joined in order by a second kernel: Dao et al., "Flash-Decoding for
+long-context inference" (2023). Runs depend on shapes and on the GPU alone. Where one run is enough
+it writes o itself.
 """
 
 import torch

@@ -1,10 +1,8 @@
 """What the kernels of attention share: where tiles lie, what they see, weights and their gradients.
 
 Dense and packed are one code path, as in C++: sequence b is a range of queries and one of keys, and
-a tensor's row (b, token, head) begins at b batch + token token + head head, in units of UNIT elements:
-so the compiler knows what 16-byte loads need, whatever the batch.
-
-A packed grid has tiles // BLOCK + b.. for sequence b: see `find_sequence`.
+a tensor's row (b, token, head) begins at b x_batch + token x_token + head x_head, in units of UNIT
+elements: so the compiler knows what 16-byte loads need, whatever the batch.
 """
 
 import triton
@@ -20,9 +18,9 @@ def find_sequence(
 ):
     """Which packed sequence a tile is of, and its first token there.
 
-    Sequence b has the slots from cu_seqlens[b] // BLOCK + b on: as many as it needs, or one more. So
-    nobody has to count tiles ahead, neither the host, which would wait for the lengths, nor another
-    kernel. "Sequence" B has the tokens behind the last one.
+    Sequence b has the slots from cu_seqlens[b] // BLOCK + b on: as many as it needs, or one more.
+    So nobody has to count tiles ahead, neither the host, which would wait for the lengths, nor
+    another kernel. "Sequence" B has the tokens behind the last one.
     """
     found = tl.zeros((), tl.int32)
     lanes = tl.arange(0, 128)

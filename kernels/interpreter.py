@@ -25,7 +25,7 @@ def _widen(x: np.ndarray) -> np.ndarray:
 
 @cache
 def repair() -> None:
-    """Have the interpreter convert and multiply bfloat16 as a GPU does, and prepare modules once."""
+    """Have the interpreter treat bfloat16 as a GPU does, and prepare modules once."""
     prepare = interpreter._patch_lang
     convert = interpreter._convert_float
     dot = interpreter.InterpreterBuilder.create_dot

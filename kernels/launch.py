@@ -1,9 +1,9 @@
 """How kernels are launched: blocks, warps and stages, by architecture and bucket of shapes.
 
-launch.json has, per kernel, `default`: bucket -> choice; under an architecture's name the buckets that
-differ there; and `candidates`: what autotuning tries. BIGFAST_AUTOTUNE=1 has the first call of each
-kernel and bucket on a GPU time the candidates and write the best into launch.json, under that
-GPU's name. Reasoned, not measured on a GPU.
+launch.json has, per kernel, `default`: bucket -> choice; under an architecture's name the buckets
+that differ there; and `candidates`: what autotuning tries. BIGFAST_AUTOTUNE=1 has the first call of
+each kernel and bucket on a GPU time the candidates and write the best into launch.json, under that
+GPU's name. What is there is by registers and spills (tests/aot), not measured on a GPU.
 """
 
 import json

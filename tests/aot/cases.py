@@ -44,7 +44,7 @@ def _attention(
     tokens: int, dim: int, dtype: torch.dtype, *, packed=False, causal=False, left=-1, dropout=True,
     alibi=False, group=1,
 ) -> None:  # fmt: skip
-    """768 features; forward and backward. Dense: 2 sequences of `tokens`; packed: of unknown ones."""
+    """768 features, forward and backward; 2 dense sequences of `tokens`, or packed ones."""
     heads = 768 // dim
     at = lambda n: (tokens, n, dim) if packed else (2, tokens, n, dim)
     q, k = torch.empty(at(heads), dtype=dtype), torch.empty(at(heads // group), dtype=dtype)

@@ -1,6 +1,6 @@
 """How often kernels are compiled over many batches; prints kernel -> compilations as JSON.
 
-The launchers run on CPU tensors that nobody touches; Triton's own binder says what it would compile.
+The launchers run on CPU tensors that nobody touches; Triton's binder says what it would compile.
 """
 
 import json

@@ -92,7 +92,9 @@ def spills_in_loops(sass: str) -> int:
     innermost = [
         (begin, end)
         for begin, end in loops
-        if not any((begin, end) != other and begin <= other[0] and other[1] <= end for other in loops)
+        if not any(
+            (begin, end) != other and begin <= other[0] and other[1] <= end for other in loops
+        )
     ]
     local = [at for at, name, _ in found if name in ("LDL", "STL")]
     return sum(begin <= at <= end for at in local for begin, end in innermost)

@@ -165,6 +165,14 @@ def test_extreme_values(implementation, dtype):
     assert not o[0, :, 0, 7].isfinite().any() or o[0, :, 0, 6].isfinite().all()
 
 
+def test_float16(implementation):
+    if implementation.startswith("cpp"):
+        return  # has no fp16
+    options = {"dropout_p": 0.1, "seed": dropout_seed()}
+    check_attention(*qkv(1, 37, 37, 2, 1, 64, torch.float16), **options)
+    check_attention(*packed(150, 150, 2, 1, 16, torch.float16), cu_seqlens=ints(0, 20, 149))
+
+
 def test_scale(implementation):
     q, k, v = (t.detach() for t in qkv(1, 20, 30, 2, 2, 16))
     torch.testing.assert_close(attention(q, k, v, scale=0.7), attention(q * 2.8, k, v))

@@ -68,6 +68,11 @@ def test_extreme_values(implementation):
     assert o[0, 0, 1].isnan().all() and o[0, 0, 0].isfinite().all()
 
 
+def test_float16(implementation):
+    if not implementation.startswith("cpp"):  # has no fp16
+        check_decode(*qkv(1, 1, 300, 4, 2, 64, torch.float16))
+
+
 def test_strides_and_nothing(implementation):
     q, k, v = (torch.randn(2, 4, 16, n).permute(0, 3, 1, 2) for n in (2, 90, 90))
     check_decode(q, k, v)

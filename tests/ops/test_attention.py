@@ -41,7 +41,7 @@ def test_dense(implementation, shape, dtype, causal):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dropout_p", [0.1, 0.5, 1.0])
 def test_dropout(implementation, dtype, dropout_p):
-    q, k, v = qkv(2, 67, 290, 4, 2, 32, dtype)
+    q, k, v = qkv(2, 67, 290, 2, 1, 32, dtype)
     for causal in (False, True):
         check_attention(q, k, v, causal=causal, dropout_p=dropout_p, seed=dropout_seed())
 

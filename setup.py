@@ -50,7 +50,7 @@ setup(
     package_dir=mapped,
     package_data={
         "bigfast": ["*.so", "_build_failure.txt", "py.typed"],
-        "bigfast.kernels": ["README.md"],
+        "bigfast.kernels": ["README.md", "launch.json"],
     },
     ext_modules=[Extension("bigfast._data", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -1,7 +1,8 @@
 """Dropout masks: those of bigfast/ops/dropout.py, bit for bit.
 
-One call of Philox4x32-7 per eight columns gives the eight 16-bit numbers of those columns, so that
-a thread which loads 16 bytes draws for just the elements it holds: nothing is shuffled.
+One call of Philox4x32-7 per eight columns gives the eight 16-bit numbers of those columns. Rows:
+they are neighbours, so that a thread which loads 16 bytes draws for just the elements it holds.
+Scores: they are those that a thread holds of an `mma` accumulator. Nothing is shuffled.
 """
 
 import triton
@@ -33,6 +34,28 @@ def keep_row(
 ):
     """Which columns of a row are kept: bool (BLOCK)."""
     return numbers(seed, 0, tl.cast(row, tl.uint32), 0, BLOCK) >= threshold
+
+
+@triton.jit
+def keep_scores(
+    seed,  # int64 (1)
+    plane,  # sequence * heads + head
+    rows,  # int32 (ROWS): queries
+    first,  # the first key, a multiple of 32
+    threshold,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,  # a multiple of 32
+):
+    """Which scores of a tile are kept: bool (ROWS, KEYS)."""
+    # Counters are a row and a column of numbers: the first rounds work on these alone.
+    calls = (first // 8 + tl.arange(0, KEYS // 8))[None, :]
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), calls, rows[:, None], plane, 0, 7)
+    words = tl.join(tl.join(w0, w1), tl.join(w2, w3))  # [row, call, i, j] holds word 2 j + i
+    numbers = tl.join(words & 0xFFFF, words >> 16)
+    # (row, run of 32 columns, quad, i, j, half); column = 32 run + 8 word + 2 quad + half.
+    numbers = tl.reshape(numbers, (ROWS, KEYS // 32, 4, 2, 2, 2))
+    numbers = tl.permute(numbers, (0, 1, 4, 3, 2, 5))
+    return tl.reshape(numbers, (ROWS, KEYS)).to(tl.int32) >= threshold
 
 
 @triton.jit

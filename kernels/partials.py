@@ -19,13 +19,16 @@ _INTERPRETED_SMS = 3  # a number that divides little, so that uneven shares are 
 
 
 @cache
-def _processors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
+def processors(device: torch.device) -> int:
+    """Of a GPU; in the interpreter as few as show uneven shares."""
+    if device.type == "cpu":
+        return _INTERPRETED_SMS
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def programs(like: Tensor, units: int, num_warps: int, across: int = 1) -> int:
     """How many programs share `units` of work, where the grid is `across` programs wide."""
-    count = _processors(like.device.index) if like.is_cuda else _INTERPRETED_SMS
+    count = processors(like.device)
     return min(units, max(1, count * _WARPS_PER_SM // (num_warps * max(1, across))))
 
 

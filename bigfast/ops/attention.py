@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dropout, registry
+from . import autograd, dropout, dtypes, kernels, registry
 from .library import register_fake
 from .norm import FLOATS
 
-_NATIVE_MAX_DIM = 256
+_MAX_DIM = 256
 
 
 def attention_ref(
@@ -148,8 +148,8 @@ def why_not_native(call: Call) -> str | None:
     """Why the C++ kernels cannot serve, or None."""
     if call.q.dtype not in (torch.float32, torch.bfloat16):
         return f"serves float32 and bfloat16, not {call.q.dtype}"
-    if call.q.shape[-1] > _NATIVE_MAX_DIM:
-        return f"serves head dims up to {_NATIVE_MAX_DIM}, not {call.q.shape[-1]}"
+    if call.q.shape[-1] > _MAX_DIM:
+        return f"serves head dims up to {_MAX_DIM}, not {call.q.shape[-1]}"
     if not 0.0 < call.scale < float("inf"):
         return f"serves positive scales, not {call.scale}"
     return None
@@ -168,12 +168,45 @@ def _why_not_torch(call: Call) -> str | None:
     return None
 
 
+def why_not_triton(call: Call) -> str | None:
+    """Why the Triton kernels cannot serve, or None."""
+    if call.q.shape[-1] > _MAX_DIM:
+        return f"serves head dims up to {_MAX_DIM}, not {call.q.shape[-1]}"
+    if not 0.0 < call.scale < float("inf"):
+        return f"serves positive scales, not {call.scale}"
+    if call.q.is_cuda and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(call.q.device)
+        if major < 8:
+            return f"without tensor cores below compute capability 8.0, and this is {major}.{minor}"
+    return dtypes.why_not_triton(call.q.device, call.q.dtype)
+
+
+def _why_not_torch_first(call: Call) -> str | None:
+    """Why torch does not stand before Triton on CUDA. Not measured on a GPU.
+
+    Long sequences of large heads are bound by matrix products alone, and cuDNN and FlashAttention
+    use instructions for them that Triton does not; fp32 costs Triton three products for one.
+    """
+    long = call.q.shape[-1] >= 128 and call.k.shape[1] >= 2048
+    if not long and call.q.dtype != torch.float32:
+        return "triton comes first below 128 dims or 2048 keys"
+    return _why_not_torch(call)
+
+
 _TORCH = registry.Implementation("torch", _why_not_torch)
 _ANYWHERE = (_TORCH, registry.REFERENCE)
+kernels.serve("attention_fwd", "attention_bwd")
 registry.register(
-    "attention", cpu=(registry.cpp(why_not_native), *_ANYWHERE), cuda=_ANYWHERE, mps=_ANYWHERE,
+    "attention",
+    cpu=(registry.cpp(why_not_native), *_ANYWHERE),
+    cuda=(
+        registry.Implementation("torch", _why_not_torch_first),
+        registry.triton(why_not_triton),
+        *_ANYWHERE,
+    ),
+    mps=_ANYWHERE,
     xpu=_ANYWHERE,
-)  # fmt: skip
+)
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:

@@ -10,8 +10,15 @@ order: Dao et al., "Flash-Decoding for long-context inference" (2023). Inference
 import torch
 from torch import Tensor
 
-from . import registry
-from .attention import Call, attention_ref, bounds, check_call, why_not_native
+from . import kernels, registry
+from .attention import (
+    Call,
+    attention_ref,
+    bounds,
+    check_call,
+    why_not_native,
+    why_not_triton,
+)
 from .library import register_fake
 
 
@@ -38,7 +45,12 @@ def _(q, k, v, seqused_k, slopes, left, right, scale):
     return q.new_empty(q.shape)
 
 
-registry.register("attention_decode", cpu=(registry.cpp(why_not_native), registry.REFERENCE))
+kernels.serve("attention_decode")
+registry.register(
+    "attention_decode",
+    cpu=(registry.cpp(why_not_native), registry.REFERENCE),
+    cuda=(registry.triton(why_not_triton), registry.REFERENCE),
+)
 
 
 def attention_decode(

@@ -4,6 +4,15 @@ csrc/ops.cpp says what their arguments are; tests/ops/test_kernels.py asserts th
 """
 
 _SCHEMAS = (
+    "attention_fwd(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
+    "Tensor? seqused_k, Tensor? alibi_slopes, Tensor? seed, int threshold, int window_left, "
+    "int window_right, float scale) -> (Tensor o, Tensor lse)",
+    "attention_bwd(Tensor grad_o, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, "
+    "Tensor? cu_seqlens, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? alibi_slopes, "
+    "Tensor? seed, int threshold, int window_left, int window_right, float scale) -> "
+    "(Tensor dq, Tensor dk, Tensor dv)",
+    "attention_decode(Tensor q, Tensor k, Tensor v, Tensor? seqused_k, Tensor? alibi_slopes, "
+    "int window_left, int window_right, float scale) -> Tensor",
     "layer_norm_fwd(Tensor x, Tensor? residual, Tensor weight, Tensor? bias, Tensor? rows, "
     "Tensor? seed, int threshold, float eps, ScalarType out_dtype) -> "
     "(Tensor y, Tensor r, Tensor mean, Tensor rstd)",

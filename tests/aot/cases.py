@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from bigfast.kernels import (
+    attention,
+    attention_decode,
     bias_gelu,
     cross_entropy,
     embedding,
@@ -43,6 +45,30 @@ def _layer_norm(n: int, dtype: torch.dtype, r_dtype: torch.dtype) -> None:
         x, residual, residual, weight, statistics, statistics, rows, seed, THRESHOLD, dtype, True,
         True,
     )  # fmt: skip
+
+
+def _attention(
+    tokens: int, dim: int, dtype: torch.dtype, *, packed=False, causal=False, left=-1, dropout=True,
+    alibi=False, group=1,
+) -> None:  # fmt: skip
+    """768 features, forward and backward; 2 dense sequences of `tokens`, or packed ones."""
+    heads = 768 // dim
+    at = lambda n: (tokens, n, dim) if packed else (2, tokens, n, dim)
+    q, k = torch.empty(at(heads), dtype=dtype), torch.empty(at(heads // group), dtype=dtype)
+    options = (
+        _vector(3, torch.int32) if packed else None, None, None,
+        _vector(heads, FP32) if alibi else None, _vector(1, torch.int64) if dropout else None,
+        THRESHOLD if dropout else 0, left, left if left >= 0 else 0 if causal else -1, 0.125,
+    )  # fmt: skip
+    o, lse = attention.attention_fwd(q, k, k, *options)
+    attention.attention_bwd(o, q, k, k, o, lse, *options)
+
+
+def _attention_decode(keys: int, dim: int, dtype: torch.dtype) -> None:
+    """One token; a cache that is not full, and is read in several runs."""
+    q, k = torch.empty(1, 1, 12, dim, dtype=dtype), torch.empty(1, keys, 1, dim, dtype=dtype)
+    used = _vector(1, torch.int32)
+    attention_decode.attention_decode(q, k, k, used, None, -1, 0, 0.125)
 
 
 def _rms_norm(n: int, dtype: torch.dtype) -> None:
@@ -121,6 +147,19 @@ def _linear_cross_entropy(classes: int, dtype: torch.dtype, **terms: float) -> N
 
 
 CASES: dict[str, Callable[[], None]] = {
+    "attention bf16 64, 128 tokens": lambda: _attention(128, 64, BF16),
+    "attention fp16 64, 512 tokens, no dropout": lambda: _attention(512, 64, FP16, dropout=False),
+    "attention bf16 64, 2048 tokens, causal": lambda: _attention(2048, 64, BF16, causal=True),
+    "attention bf16 64, packed": lambda: _attention(4096, 64, BF16, packed=True),
+    "attention bf16 64, packed, window": lambda: _attention(
+        4096, 64, BF16, packed=True, left=64, dropout=False
+    ),
+    "attention bf16 128, 1024 tokens, causal, grouped, alibi": lambda: _attention(
+        1024, 128, BF16, causal=True, dropout=False, group=2, alibi=True
+    ),
+    "attention bf16 256, 1024 tokens": lambda: _attention(1024, 256, BF16),
+    "attention fp32 64, 512 tokens": lambda: _attention(512, 64, FP32),
+    "attention_decode bf16 64": lambda: _attention_decode(4096, 64, BF16),
     "layer_norm bf16 768": lambda: _layer_norm(768, BF16, BF16),
     "layer_norm fp16 1024, fp32 residual": lambda: _layer_norm(1024, FP16, FP32),
     "layer_norm fp32 8192": lambda: _layer_norm(8192, FP32, FP32),

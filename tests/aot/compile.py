@@ -24,6 +24,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from bigfast.kernels import launch
+
 TABLE = Path(__file__).with_name("table.json")
 ARCHITECTURES = (80, 90, 100, 120)
 TYPES = {
@@ -38,9 +40,15 @@ TYPES = {
 }
 
 
-def launches() -> dict[str, tuple[ASTSource, dict]]:
-    """What the cases launch: "case: kernel" -> source and options."""
+# Which matrix instructions an architecture has, best first, as PTX names them.
+PRODUCTS = {80: ("mma",), 90: ("wgmma", "mma"), 100: ("tcgen05", "mma"), 120: ("mma",)}
+PTX = {"mma": r"\bmma\.sync", "wgmma": r"\bwgmma\.mma_async", "tcgen05": r"\btcgen05\.mma"}
+
+
+def launches(architecture: int, cases: dict) -> dict[str, tuple[ASTSource, dict]]:
+    """What the cases launch on an architecture: "case: kernel" -> source and options."""
     found = {}
+    launch.architecture = lambda device: f"sm_{architecture}"
 
     def record(kernel, *args, grid, warmup, **kwargs):
         names = [parameter.name for parameter in kernel.params]
@@ -49,8 +57,8 @@ def launches() -> dict[str, tuple[ASTSource, dict]]:
         found[f"{case}: {kernel.__name__}"] = (source(kernel, given), options)
 
     JITFunction.run = record
-    for case, launch in CASES.items():  # noqa: B007 (the recorder reads it)
-        launch()
+    for case, call in cases.items():  # noqa: B007 (the recorder reads it)
+        call()
     return found
 
 
@@ -73,30 +81,59 @@ def source(kernel: JITFunction, given: dict) -> ASTSource:
     return ASTSource(kernel, signature, constants, attributes)
 
 
-def measure(kernel: ASTSource, options: dict, architecture: int) -> dict[str, int]:
-    """Registers and spilled bytes of a thread, shared bytes of a block, widest load in bytes."""
+def spills_in_loops(sass: str) -> int:
+    """Accesses to local memory inside innermost loops. What is kept there from before a loop until
+    behind it costs little; inside one it costs at every turn."""
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)([^;]*);", sass)
+    found = [(int(at, 16), name.split(".")[0], rest) for at, name, rest in lines]
+    jumps = [
+        (int(target[1], 16), at)
+        for at, name, rest in found
+        if name == "BRA" and (target := re.search(r"0x([0-9a-f]+)", rest))
+    ]
+    loops = [(begin, end) for begin, end in jumps if begin < end]
+    innermost = [
+        (begin, end)
+        for begin, end in loops
+        if not any(
+            (begin, end) != other and begin <= other[0] and other[1] <= end for other in loops
+        )
+    ]
+    local = [at for at, name, _ in found if name in ("LDL", "STL")]
+    return sum(begin <= at <= end for at in local for begin, end in innermost)
+
+
+def measure(kernel: ASTSource, options: dict, architecture: int) -> dict[str, int | str]:
+    """Registers and spilled bytes of a thread, shared bytes of a block, widest load in bytes; of
+    kernels with products, spills in loops and the matrix instructions: "none" is scalar code."""
     compiled = triton.compile(kernel, target=GPUTarget("cuda", architecture, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         Path(cubin.name).write_bytes(compiled.asm["cubin"])
-        usage = subprocess.run(
-            [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", cubin.name],
+        dump = lambda what: subprocess.run(
+            [triton.knobs.nvidia.cuobjdump.path, what, cubin.name],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
+        usage = dump("--dump-resource-usage")
+        sass = dump("--dump-sass") if "tt.dot" in compiled.asm["ttir"] else ""
     used = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     loads = re.findall(r"ld\.global[\w.:]*?(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])
-    return {
+    found = {
         "registers": used["REG"],
         "spilled": used["STACK"] + used["LOCAL"],
         "shared": compiled.metadata.shared,
         "load": max((int(count or 1) * int(bits) // 8 for count, bits in loads), default=0),
     }
+    if sass:
+        made = [n for n in PRODUCTS[architecture] if re.search(PTX[n], compiled.asm["ptx"])]
+        found |= {"looped": spills_in_loops(sass), "products": " and ".join(made) or "none"}
+    return found
 
 
-def table(architectures: tuple[int, ...]) -> dict[str, dict[str, dict[str, int]]]:
+def table(architectures: tuple[int, ...]) -> dict[str, dict[str, dict[str, int | str]]]:
     return {
         f"sm_{architecture}": {
             name: measure(kernel, options, architecture)
-            for name, (kernel, options) in launches().items()
+            for name, (kernel, options) in launches(architecture, CASES).items()
         }
         for architecture in architectures
     }

@@ -17,24 +17,39 @@ from bigfast.ops.evidence import EVIDENCE
 HERE = Path(__file__).parent
 TABLE = json.loads((HERE / "table.json").read_text())
 ARCHITECTURES = [name for name in TABLE if name != "triton"]
-# What a block may have on the least of these GPUs, sm_120.
-SHARED = 99 * 1024
+# What a block may have.
+SHARED = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "sm_120": 99}
+# The matrix instructions that carry each architecture's rate.
+BEST = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05", "sm_120": "mma"}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_compiles_as_the_table_says(architecture):
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+def run(script: str, *arguments: str) -> dict:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     result = subprocess.run(
-        [sys.executable, HERE / "compile.py", architecture.removeprefix("sm_")],
+        [sys.executable, HERE / script, *arguments],
         check=False, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_as_the_table_says(architecture):
+    found = run("compile.py", architecture.removeprefix("sm_"))
     assert found[architecture].keys() == TABLE[architecture].keys()
     for name, kernel in found[architecture].items():
-        assert kernel["spilled"] == 0, f"{name} spills"
-        assert kernel["shared"] <= SHARED, f"{name} needs more shared memory than a block may have"
+        if "products" in kernel:
+            assert kernel["looped"] == 0, f"{name} spills in a loop"
+            assert kernel["products"] == TABLE[architecture][name]["products"], name
+        else:
+            assert kernel["spilled"] == 0, f"{name} spills"
+        most = SHARED[architecture] * 1024
+        assert kernel["shared"] <= most, f"{name} needs more shared memory than a block may have"
         assert kernel["load"] == TABLE[architecture][name]["load"], name
     # Registers are the compiler's choice: they are the same for the same compiler only.
     if found["triton"] == TABLE["triton"]:
@@ -45,3 +60,18 @@ def test_the_compiled_rung_is_ticked_where_the_table_has_kernels():
     ticked = {op for op, evidence in EVIDENCE.items() if "compiled" in evidence.rungs}
     for architecture in ARCHITECTURES:
         assert {name.split()[0] for name in TABLE[architecture]} == ticked
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_products_run_on_the_matrix_units(architecture):
+    for name, kernel in TABLE[architecture].items():
+        if name.startswith(("attention bf16 64", "attention fp16 64", "attention bf16 128")):
+            assert kernel["products"].startswith(BEST[architecture]), name
+        assert kernel.get("products") != "none", name
+
+
+@pytest.mark.parametrize("layout", ["dense", "packed"])
+def test_batches_share_their_kernels(layout):
+    """200 random batches of up to 2048 tokens need at most 3 compilations of each kernel."""
+    found = run("compilations.py", layout)
+    assert found and max(found.values()) <= 3, found

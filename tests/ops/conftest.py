@@ -16,7 +16,8 @@ from bigfast.ops import library, registry
 # What these tell of bad arguments is the same on every device, but for bad values: those a GPU does
 # not look at, or it refuses all further work of the process.
 _NOT_ON_GPU = ("test_bad_input", "test_bad_offsets", "test_ids_out_of_range")
-# The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU.
+# The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU. A module
+# whose shapes are not those of one tensor has an INTERPRETED of its own.
 _INTERPRETED = 100_000
 
 
@@ -104,7 +105,8 @@ def _serve_on_gpu(request, ops: list[str]):
 def _serve_on_cpu(request):
     name, _, isa = request.param.partition("-")
     shape = request.node.callspec.params.get("shape", ())
-    if name == "triton" and math.prod(shape) > _INTERPRETED:
+    most = getattr(request.module, "INTERPRETED", _INTERPRETED)
+    if name == "triton" and math.prod(shape) > most:
         pytest.skip("too large for the interpreter")
     before = library.cpu_isa() if isa else None
     if isa:

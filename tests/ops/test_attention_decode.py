@@ -7,6 +7,7 @@ from suite import native
 from bigfast.ops import attention_decode, attention_decode_ref, attention_ref, backend
 
 DTYPES = [torch.float32, torch.bfloat16]
+INTERPRETED = 10**9  # conftest.py
 # B, Sq, S, H, Hk, D: one key; below, at and above a vector and a run; grouped heads; odd dims.
 SHAPES = [
     (2, 1, 1, 2, 2, 16),
@@ -65,6 +66,11 @@ def test_extreme_values(implementation):
     q[0, 0, 1, 5] = float("nan")
     o = attention_decode(q, k, v)
     assert o[0, 0, 1].isnan().all() and o[0, 0, 0].isfinite().all()
+
+
+def test_float16(implementation):
+    if not implementation.startswith("cpp"):  # has no fp16
+        check_decode(*qkv(1, 1, 300, 4, 2, 64, torch.float16))
 
 
 def test_strides_and_nothing(implementation):

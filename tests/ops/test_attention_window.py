@@ -19,8 +19,9 @@ def slopes(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("window", WINDOWS)
 def test_window(implementation, dtype, window):
     """Fewer keys than a run, more than a strip, than a task, than a block of keys."""
-    check_attention(*qkv(2, 67, 67, 4, 2, 16, dtype), window=window)
-    check_attention(*qkv(1, 700, 700, 2, 1, 64, dtype), window=window)
+    check_attention(*qkv(2, 67, 67, 2, 1, 16, dtype), window=window)
+    keys = 300 if implementation == "triton" else 700  # its blocks are smaller, and slow
+    check_attention(*qkv(1, keys, keys, 2, 1, 64, dtype), window=window)
 
 
 def test_own_key_alone(implementation):
@@ -39,11 +40,12 @@ def test_window_ends_where_the_keys_end(implementation, window):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_packed(implementation, dtype):
-    q, k, v = packed(600, 600, 4, 2, 48, dtype)
-    lengths = {"cu_seqlens": ints(0, 67, 67, 75, 88, 597)}
+    heads, tokens = (2, 300) if implementation == "triton" else (4, 600)  # it is slow
+    q, k, v = packed(tokens, tokens, heads, heads // 2, 48, dtype)
+    lengths = {"cu_seqlens": ints(0, 67, 67, 75, 88, tokens - 3)}
     for window in [(50, 50), (100, 0)]:
         check_attention(q, k, v, window=window, **lengths)
-    check_attention(q, k, v, alibi_slopes=slopes(5, 4), **lengths)
+    check_attention(q, k, v, alibi_slopes=slopes(5, heads), **lengths)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

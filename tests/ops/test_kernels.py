@@ -9,7 +9,7 @@ import torch
 from suite import native
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bigfast.ops import bias_gelu, layer_norm, rms_norm, swiglu
+from bigfast.ops import attention, bias_gelu, layer_norm, rms_norm, swiglu
 from bigfast.ops.kernels import op_of
 from bigfast.ops.schemas import SCHEMAS
 
@@ -58,7 +58,10 @@ def test_layers_trace_with_cuda_tensors():
         y, r = layer_norm(
             x, weight, bias, residual=residual, dropout_p=0.1, seed=seed, return_residual=True
         )
-        return rms_norm(swiglu(bias_gelu(y, bias), r), weight)
+        h = rms_norm(swiglu(bias_gelu(y, bias), r), weight).view(2, 3, 2, 16)
+        o = attention(h, h, h, causal=True, dropout_p=0.1, seed=seed).flatten(0, 1)
+        ends = torch.zeros(3, dtype=torch.int32, device=o.device)
+        return attention(o, o, o, cu_seqlens=ends, window=(4, 4)).flatten(1)
 
     # Without CUDA, torch aborts where autograd meets such a tensor, fake as it is.
     grad = torch.cuda.is_available()

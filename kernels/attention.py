@@ -106,7 +106,7 @@ def forward_kernel(
     slope = slope_of(slopes, b, head, slopes_batch, scale)
     q = row_at(q, b, q_begin, head, q_batch, q_token, q_head, UNIT)
     k = row_at(k, b, k_begin, head // group, k_batch, k_token, k_head, UNIT)
-    v = row_at(v, b, k_begin, head // group, k_batch, k_token, v_head, UNIT)
+    v = row_at(v, b, k_begin, head // group, v_batch, v_token, v_head, UNIT)
     q_tile = load_tile(q, first, q_len, q_token, UNIT, True, BLOCK_M, DIM, BLOCK_D)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     top = tl.full((BLOCK_M,), -float("inf"), tl.float32)

@@ -79,4 +79,6 @@ def _tune(kernel: str, bucket: str, device: torch.device, run: Run) -> None:
 def write() -> None:
     """The table to its file, each choice on one line."""
     flat = lambda match: "{" + " ".join(match[1].split()) + "}"
-    TABLE.write_text(re.sub(r"\{([^{}]+)\}", flat, json.dumps(_table(), indent=1)) + "\n")
+    unfinished = TABLE.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(re.sub(r"\{([^{}]+)\}", flat, json.dumps(_table(), indent=1)) + "\n")
+    os.replace(unfinished, TABLE)

@@ -177,7 +177,7 @@ CASES: dict[str, Callable[[], None]] = {
     "embedding bf16 768": lambda: _embedding(768, BF16, BF16, True),
     "embedding fp32 1024, bf16 out": lambda: _embedding(1024, FP32, BF16, True),
     "embedding fp16 1600, gpt": lambda: _embedding(1600, FP16, FP16, False, torch.int32),
-    "embedding fp32 8192": lambda: _embedding(8192, FP32, FP32, True),
+    "embedding fp32 4096": lambda: _embedding(4096, FP32, FP32, True),
     "unpad bf16 768": lambda: _unpad(768, BF16),
     "pad fp32 1024": lambda: _pad(1024, FP32),
     "linear_cross_entropy bf16 30522": lambda: _linear_cross_entropy(30522, BF16),

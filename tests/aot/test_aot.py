@@ -70,8 +70,9 @@ def test_products_run_on_the_matrix_units(architecture):
         assert kernel.get("products") != "none", name
 
 
-@pytest.mark.parametrize("layout", ["dense", "packed"])
+@pytest.mark.parametrize("layout", ["dense", "packed", "rows"])
 def test_batches_share_their_kernels(layout):
-    """200 random batches of up to 2048 tokens need at most 3 compilations of each kernel."""
+    """200 random batches, sequences of up to 2048 tokens, need at most 3 compilations of each
+    kernel."""
     found = run("compilations.py", layout)
-    assert found and max(found.values()) <= 3, found
+    assert found and {name: n for name, n in found.items() if n > 3} == {}

@@ -73,14 +73,16 @@ def _cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """Of the checkout that this file is in, with a + where it has changes; None outside of one."""
+    """Of the checkout that this file is in, with a + where it has changes, but for the results that a
+    run before has written; None outside of one."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
     git = lambda *words: subprocess.run(
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
     ).stdout.strip()
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def versions() -> dict[str, str]:

@@ -73,8 +73,8 @@ def _cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """Of the checkout that this file is in, with a + where it has changes, but for the results that a
-    run before has written; None outside of one."""
+    """Of the checkout that this file is in, with a + where it has changes, but for the results of
+    runs before; None outside of one."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None

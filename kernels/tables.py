@@ -4,9 +4,9 @@
 
 Tokens are sorted by id, in their own order where ids are equal. A program takes a run of them: sums
 of ids that lie in this run alone go to the table; those of an id that came with earlier runs, or
-goes on in the next, are kept in fp32 as the run's head or tail. A second kernel joins a tail and the
-heads that follow it. The order of additions depends on the ids alone: same inputs, same bits. Every
-row of dr is read once, every row of the table written once.
+goes on in the next, are kept in fp32 as the run's head or tail. A second kernel joins a tail and
+the heads that follow it. The order of additions depends on the ids alone: same inputs, same bits.
+Every row of dr is read once, every row of the table written once.
 """
 
 import torch

@@ -103,7 +103,7 @@ def forward_kernel(
         return
     rows = first + tl.arange(0, BLOCK_M)
     shift = k_len - q_len
-    slope = slope_of(slopes, b, head, slopes_batch, scale)
+    slope = slope_of(slopes, b < batch, b, head, slopes_batch, scale)
     q = row_at(q, b, q_begin, head, q_batch, q_token, q_head, UNIT)
     k = row_at(k, b, k_begin, head // group, k_batch, k_token, k_head, UNIT)
     v = row_at(v, b, k_begin, head // group, v_batch, v_token, v_head, UNIT)

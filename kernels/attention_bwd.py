@@ -92,7 +92,7 @@ def queries_kernel(
     rows = first + tl.arange(0, BLOCK_M)
     inside = rows < q_len
     shift = k_len - q_len
-    slope = slope_of(slopes, b, head, slopes_batch, scale)
+    slope = slope_of(slopes, b < batch, b, head, slopes_batch, scale)
     q = row_at(q, b, q_begin, head, q_batch, q_token, q_head, UNIT)
     do = row_at(do, b, q_begin, head, do_batch, do_token, do_head, UNIT)
     k = row_at(k, b, k_begin, head // group, k_batch, k_token, k_head, UNIT)
@@ -201,7 +201,7 @@ def keys_kernel(
     )
     for member in range(0, group):
         head = kv_head * group + member
-        slope = slope_of(slopes, b, head, slopes_batch, scale)
+        slope = slope_of(slopes, b < batch, b, head, slopes_batch, scale)
         q_rows = row_at(q, b, q_begin, head, q_batch, q_token, q_head, UNIT)
         do_rows = row_at(do, b, q_begin, head, do_batch, do_token, do_head, UNIT)
         of_head = head.to(tl.int64) * tokens + q_row

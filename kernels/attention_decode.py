@@ -66,7 +66,7 @@ def decode_kernel(
     at = query[:, None] * q_token + head[:, None] * q_head
     at = (b.to(tl.int64) * q_batch + at) * UNIT + cols[None, :]
     q_tile = tl.load(q + at, mask=inside[:, None] & (cols < DIM)[None, :], other=0.0)
-    slope = slope_of(slopes, b, tl.where(inside, head, 0), slopes_batch, scale)
+    slope = slope_of(slopes, inside, b, head, slopes_batch, scale)
     if slopes is not None:
         slope = slope[:, None]
     k = row_at(k, b, k_len * 0, kv_head, k_batch, k_token, k_head, UNIT)

@@ -55,7 +55,7 @@ def sequence_kernel(
         start = part % parts * BLOCK_M
         rows = start + tl.arange(0, BLOCK_M)
         inside = rows < q_len
-        slope = slope_of(slopes, b, head, slopes_batch, scale)
+        slope = slope_of(slopes, b < batch, b, head, slopes_batch, scale)
         q_rows = row_at(q, b, q_begin, head, q_batch, q_token, q_head, UNIT)
         do_rows = row_at(do, b, q_begin, head, do_batch, do_token, do_head, UNIT)
         at = (q_row * heads + head) * DIM

@@ -215,11 +215,11 @@ def seen(rows, cols, shift, k_len, left, right, LEFT: tl.constexpr, RIGHT: tl.co
 
 
 @triton.jit
-def slope_of(slopes, b, head, slopes_batch, scale):
+def slope_of(slopes, exists, b, head, slopes_batch, scale):
     """A head's ALiBi slope in units of scores before `scale`; 0 where there are none."""
     slope = 0.0
     if slopes is not None:
-        slope = tl.load(slopes + b * slopes_batch + head) / scale
+        slope = tl.load(slopes + b * slopes_batch + head, mask=exists, other=0.0) / scale
     return slope
 
 

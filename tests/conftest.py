@@ -5,17 +5,26 @@
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+# Triton and bigfast read TRITON_INTERPRET when they are imported, which other conftest files do
+# before pytest has read its options.
+_ON_GPU = "-mgpu" in sys.argv or ("-m", "gpu") in pairwise(sys.argv)
+_ON_GPU = _ON_GPU or os.environ.get("BIGFAST_TESTS") == "gpu"
+if _ON_GPU:
+    os.environ["BIGFAST_TESTS"] = "gpu"  # for xdist's workers
+else:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def pytest_configure(config):
-    """Triton reads the variable when it is imported, which nothing must do before this."""
-    if config.option.markexpr != "gpu":
-        os.environ.setdefault("TRITON_INTERPRET", "1")
-    elif "TRITON_INTERPRET" in os.environ:
+    if (config.option.markexpr == "gpu") != _ON_GPU:
+        raise pytest.UsageError("-m gpu must stand on pytest's command line")
+    if _ON_GPU and "TRITON_INTERPRET" in os.environ:
         raise pytest.UsageError(
             "-m gpu: Triton would interpret its kernels; unset TRITON_INTERPRET"
         )

@@ -20,7 +20,10 @@ from bigfast.ops import (
 )
 
 SHAPES = [(), (1,), (0,), (7, 5), (3, 11, 13), (40_001,)]  # the last is more than one task
-INTERPRETED = [*SHAPES[:-1], (9_001,)]  # more than one chunk of the interpreter's, which is slow
+INTERPRETED_SHAPES = [
+    *SHAPES[:-1],
+    (9_001,),
+]  # more than one chunk of the interpreter's, which is slow
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 DTYPES = [  # of parameters, of gradients; whether there are masters
     (FP32, FP32, False),
@@ -56,7 +59,9 @@ STEPS = {
 
 def state(op, dtype=FP32, grad_dtype=FP32, master=False, shapes=None):
     """The lists of `op` after some steps."""
-    shapes = shapes or (INTERPRETED if registry.forced(op.fn.__name__) == "triton" else SHAPES)
+    shapes = shapes or (
+        INTERPRETED_SHAPES if registry.forced(op.fn.__name__) == "triton" else SHAPES
+    )
     made = {"params": [torch.randn(s).to(dtype) for s in shapes]}
     made["grads"] = [torch.randn(s).to(grad_dtype) for s in shapes]
     made["exp_avgs"] = [torch.randn(s) for s in shapes]

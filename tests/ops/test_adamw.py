@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from steps import DTYPES, INTERPRETED, STEPS, check_step, run, state
+from steps import DTYPES, INTERPRETED_SHAPES, STEPS, check_step, run, state
 
 from bigfast.ops import adamw, registry
 
@@ -24,7 +24,7 @@ def test_step_and_scale(implementation, step, maximize):
 
 def test_equals_torch(implementation):
     """Ten steps of torch.optim.AdamW."""
-    params, *_ = state(ADAMW, shapes=INTERPRETED[3:])
+    params, *_ = state(ADAMW, shapes=INTERPRETED_SHAPES[3:])
     theirs = [p.clone().requires_grad_() for p in params]
     optimizer = torch.optim.AdamW(
         theirs, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1, foreach=False

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from steps import DTYPES, INTERPRETED, STEPS, check_step, state
+from steps import DTYPES, INTERPRETED_SHAPES, STEPS, check_step, state
 
 from bigfast.ops import stable_adamw
 
@@ -46,7 +46,7 @@ def test_a_step_of_gradients_that_grew_is_shorter(implementation):
 def test_equals_adamw_of_torch_where_nothing_is_clipped(implementation):
     """Ten steps: moments kept unbiased are AdamW's, corrected. The gradients shrink, so that rms
     stays below 1."""
-    params, *_ = state(STABLE, shapes=INTERPRETED[3:])
+    params, *_ = state(STABLE, shapes=INTERPRETED_SHAPES[3:])
     theirs = [p.clone().requires_grad_() for p in params]
     optimizer = torch.optim.AdamW(
         theirs, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1, foreach=False

@@ -10,7 +10,7 @@ from .packing import PooledEncoder
 _HEAD = {
     "base": "bert",
     "decoder": "cls.predictions.decoder",
-    "features": lambda model, x: model.cls.predictions.transform(x),
+    "features": ("cls.predictions.transform",),
     "through": ("cls", "cls.predictions"),
 }
 

@@ -1,5 +1,6 @@
 """Norms and MLPs: dropout + add + norm, bias + GELU, each in one pass."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import activations
@@ -24,10 +25,8 @@ def add_and_norm(norm: nn.LayerNorm, x: Tensor, residual: Tensor, p: float = 0.0
     )  # fmt: skip
 
 
-class DenseAddNorm(Body):
-    """norm(input_tensor + dropout(dense(hidden_states)))"""
-
-    names = {"dense": "dense", "norm": "LayerNorm", "dropout": "dropout"}
+class _AddNorm(Body):
+    names = {"norm": "LayerNorm", "dropout": "dropout"}
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -37,12 +36,51 @@ class DenseAddNorm(Body):
             or why_no_kernel(module, "layer_norm")
         )
 
+
+class DenseAddNorm(_AddNorm):
+    """norm(input_tensor + dropout(dense(hidden_states)))"""
+
+    names = _AddNorm.names | {"dense": "dense"}
+
     def forward(self, hidden_states, input_tensor):
         if self.why_not(self):
             return super().forward(hidden_states, input_tensor)
         norm, dropout = getattr(self, self.at.norm), getattr(self, self.at.dropout)
         x = getattr(self, self.at.dense)(hidden_states)
         return add_and_norm(norm, x, input_tensor, dropout_p(dropout))
+
+
+class InnerAddNorm(_AddNorm):
+    """norm(hidden_states + dropout(inner(hidden_states))), and what else inner returns"""
+
+    names = _AddNorm.names | {"inner": "attn"}
+
+    def forward(self, hidden_states, *args, **kwargs):
+        if self.why_not(self):
+            return super().forward(hidden_states, *args, **kwargs)
+        norm, dropout = getattr(self, self.at.norm), getattr(self, self.at.dropout)
+        x, *others = getattr(self, self.at.inner)(hidden_states, *args, **kwargs)
+        return add_and_norm(norm, x, hidden_states, dropout_p(dropout)), *others
+
+
+class LayerNorm(Body):
+    """A torch.nn.LayerNorm whose add is not found beside it."""
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        if module.weight is None or module.weight.ndim != 1:
+            return "norms of more than one dim or without a weight are not fused"
+        return why_no_kernel(module, "layer_norm")
+
+    def forward(self, input):
+        if self.why_not(self):
+            return super().forward(input)
+        # Under autocast a GPU's norms give fp32, a CPU's their input's dtype.
+        wide = input.is_cuda and torch.is_autocast_enabled("cuda")
+        return ops.layer_norm(
+            input, self.weight, self.bias, eps=self.eps,
+            out_dtype=torch.float32 if wide else None,
+        )  # fmt: skip
 
 
 # MLPs ---------------------------------------------------------------------------------------------
@@ -95,3 +133,73 @@ class DenseGeluNorm(DenseGelu):
             return super(DenseGelu, self).forward(hidden_states)
         dense, activation = getattr(self, self.at.dense), getattr(self, self.at.activation)
         return getattr(self, self.at.norm)(linear_gelu(dense, activation, hidden_states))
+
+
+class ChunkFeedForward(Body):
+    """second(activation(first(x))), in the method that transformers calls for chunks of a sequence;
+    with a dropout after the activation and one at the end, if there are any."""
+
+    names = {
+        "first": "fc1", "activation": "activation_fn", "second": "fc2", "inner_dropout": None,
+        "dropout": None,
+    }  # fmt: skip
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return why_not_linear_gelu(module, cls.at.first, cls.at.activation)
+
+    def ff_chunk(self, x):
+        return super().ff_chunk(x) if self.why_not(self) else self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        x = self.undropped(x)
+        return x if self.at.dropout is None else getattr(self, self.at.dropout)(x)
+
+    def undropped(self, x: Tensor) -> Tensor:
+        """All but the last dropout."""
+        first, activation = getattr(self, self.at.first), getattr(self, self.at.activation)
+        x = linear_gelu(first, activation, x)
+        if self.at.inner_dropout is not None:
+            x = getattr(self, self.at.inner_dropout)(x)
+        return getattr(self, self.at.second)(x)
+
+
+class FeedForward(ChunkFeedForward):
+    """The same as a module's whole forward."""
+
+    def forward(self, hidden_states):
+        return super().forward(hidden_states) if self.why_not(self) else self.run(hidden_states)
+
+
+class PostNormBlock(Body):
+    """norm2(x + mlp(x)) of x = norm1(hidden_states + attention(hidden_states)); the mlp's own last
+    dropout, where that is fused, goes with the norm behind it."""
+
+    names = {"attention": "attention", "norm": "sa_layer_norm", "mlp": "ffn",
+             "mlp_norm": "output_layer_norm"}  # fmt: skip
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        norms = why_not_plain(module, nn.LayerNorm, cls.at.norm, cls.at.mlp_norm)
+        return norms or why_no_kernel(module, "layer_norm")
+
+    def forward(self, hidden_states, attention_mask=None, **kwargs):
+        if self.why_not(self):
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        at = self.at
+        x, _ = getattr(self, at.attention)(hidden_states, attention_mask=attention_mask, **kwargs)
+        x = add_and_norm(getattr(self, at.norm), x, hidden_states)
+        out, p = _undropped(getattr(self, at.mlp), x)
+        return add_and_norm(getattr(self, at.mlp_norm), out, x, p)
+
+
+def _undropped(mlp: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    """What the mlp computes but for its last dropout, and that one's p; all of it and 0 where it
+    has to be called."""
+    mine = isinstance(mlp, ChunkFeedForward) and not hooked(mlp) and not mlp.why_not(mlp)
+    if not mine or getattr(mlp, "chunk_size_feed_forward", 0):
+        return mlp(x), 0.0
+    name = mlp.at.dropout
+    if name is None or why_not_plain(mlp, nn.Dropout, name):
+        return mlp(x), 0.0
+    return mlp.undropped(x), dropout_p(getattr(mlp, name))

@@ -1,4 +1,4 @@
-"""Embeddings: norm(word + position + type), then dropout, in one pass; and where positions start."""
+"""Embeddings: dropout(norm(word + position + type)) in one pass; and where positions start."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ def after_padding(
 
 
 class Embeddings(Body):
-    """`token_type` and `position` may be None: there are none. `offset`: positions are RoBERTa's."""
+    """`position` and `token_type` may be None, or so in a module: there are none. `offset`:
+    positions are RoBERTa's."""
 
     names = {
         "word": "word_embeddings", "position": "position_embeddings",
@@ -67,8 +68,8 @@ class Embeddings(Body):
         has_types = _has(self, at.token_type)
         return ops.embedding(
             ids, word.weight, padding_idx=word.padding_idx,
-            position=_weight(self, at.position), position_ids=position_ids,
-            token_type=_weight(self, at.token_type),
+            position=_table(self, at.position), position_ids=position_ids,
+            token_type=_table(self, at.token_type),
             token_type_ids=call.get("token_type_ids") if has_types else None,
             norm_weight=norm.weight, norm_bias=norm.bias, eps=norm.eps,
             dropout_p=dropout_p(getattr(self, at.dropout)),
@@ -81,5 +82,22 @@ def _has(module: nn.Module, name: str | None) -> bool:
     return name is not None and getattr(module, name) is not None
 
 
-def _weight(module: nn.Module, name: str | None) -> Tensor | None:
-    return getattr(module, name).weight if _has(module, name) else None
+def _table(module: nn.Module, name: str | None) -> Tensor | None:
+    if not _has(module, name):
+        return None
+    table = getattr(module, name)
+    frozen = table.padding_idx
+    return table.weight if frozen is None else _FrozenRow.apply(table.weight, frozen)
+
+
+class _FrozenRow(torch.autograd.Function):
+    """A table (V, N), one row of which gets no gradient: nn.Embedding's padding_idx."""
+
+    @staticmethod
+    def forward(ctx, table, row):
+        ctx.row = row
+        return table.view_as(table)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.index_fill(0, torch.tensor([ctx.row], device=grad.device), 0.0), None

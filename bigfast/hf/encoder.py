@@ -1,4 +1,4 @@
-"""Families whose classes are copies of BERT's under another prefix: what their files have in common."""
+"""Families whose classes are BERT's under another prefix: what their files have in common."""
 
 import types
 

@@ -20,13 +20,13 @@ from .swap import Body
 class MaskedLM(Body):
     """A model of a base and a head with one label per token.
 
-    `decoder` is the head's last layer, from features to logits; `features` is what the head does
-    before it, a function of the module and the labelled rows of the base's last hidden state; both
-    read through the modules `through` without calling them. `output` is the class of the result.
+    `decoder` is the head's last layer, from features to logits; `features` are what comes before it
+    and are called, submodules by name or functions; the modules `through` which they are found are
+    not called. `output` is the class of the result.
     """
 
     names = {
-        "base": None, "decoder": None, "features": lambda module, x: x, "through": (),
+        "base": None, "decoder": None, "features": (), "through": (),
         "output": MaskedLMOutput,
     }  # fmt: skip
     not_for_base: tuple[str, ...] = ("labels",)
@@ -79,11 +79,13 @@ class MaskedLM(Body):
         sum over `num_items`."""
         labels = labels.reshape(-1)
         rows = (labels != IGNORED).nonzero().squeeze(1)
-        labelled = x.flatten(0, 1).index_select(0, rows)
+        x = x.flatten(0, 1).index_select(0, rows)
+        for step in self.at.features:
+            x = self.get_submodule(step)(x) if isinstance(step, str) else step(x)
         decoder = self.get_submodule(self.at.decoder)
         return ops.linear_cross_entropy(
-            self.at.features(self, labelled), decoder.weight, labels.index_select(0, rows),
-            linear_bias=decoder.bias, num_items=num_items if self._counts_items() else None,
+            x, decoder.weight, labels.index_select(0, rows), linear_bias=decoder.bias,
+            num_items=num_items if self._counts_items() else None,
         )  # fmt: skip
 
     def _result(self, outputs, **values):
@@ -93,7 +95,7 @@ class MaskedLM(Body):
 
 
 class PreTraining(MaskedLM):
-    """And a head on pairs of sentences, whose logits are kept; a loss needs both kinds of labels."""
+    """And a head on pairs of sentences, whose logits stay; a loss needs both kinds of labels."""
 
     names = MaskedLM.names | {"pair_head": None, "pair_label": None, "pair_logits": None}
 

@@ -1,8 +1,9 @@
-"""Base models that run packed: a padded batch becomes (1, T) real tokens once, before the embeddings,
-and outputs become padded once, at the end.
+"""Base models that run packed: a padded batch becomes (1, T) real tokens once, before the
+embeddings, and outputs become padded once, at the end.
 
-Layers find the sequences by transformers' `cu_seq_lens_q/k`, and the mask they get masks nothing. What
-a packed model does not compute (other masks, caches, attention weights) goes to the stock forward.
+Layers find the sequences by transformers' `cu_seq_lens_q/k`, and the mask they get masks nothing.
+What a packed model does not compute (other masks, caches, attention weights) goes to the stock
+forward.
 """
 
 from collections.abc import Callable
@@ -139,14 +140,17 @@ def _unpacked(outputs, unpack: Callable[[Tensor], Tensor]):
 
 class PooledEncoder(Encoder):
     """A base model of embeddings, an encoder and a pooler: packed, the pooler gets the first token
-    of each sequence, which stock's forward would not find."""
+    of each sequence, which stock's forward would not find. `pool`: of first tokens (B, 1, N)."""
+
+    names = Encoder.names | {"pool": lambda module, x: module.pooler(x)}
 
     def _run(self, call: dict, packing: ops.Packing | None):
         if packing is None or self.pooler is None:
             return super()._run(call, packing)
         encoded = dict(self._encode(**call))
         last = encoded["last_hidden_state"]
-        encoded["pooler_output"] = self._pool(first_tokens(last.squeeze(0), packing)[:, None])
+        firsts = first_tokens(last.squeeze(0), packing)[:, None]
+        encoded["pooler_output"] = self.at.pool(self, firsts)
         return BaseModelOutputWithPoolingAndCrossAttentions(**encoded)
 
     @capture_outputs
@@ -158,9 +162,6 @@ class PooledEncoder(Encoder):
             x, attention_mask, position_ids=of_tokens["position_ids"], **kwargs
         ).last_hidden_state
         return BaseModelOutput(last_hidden_state=x)
-
-    def _pool(self, x: Tensor) -> Tensor:
-        return self.pooler(x)
 
 
 def _packing(attention_mask: Tensor, tokens: Tensor) -> ops.Packing | None:

@@ -23,7 +23,9 @@ from torch import nn
 from ..ops import library
 
 # Where stock classes live: the file here that replaces them.
-_FILES = ("bert",)
+_FILES = (
+    "bert", "roberta", "xlm_roberta", "camembert", "electra", "distilbert", "mpnet", "albert",
+)  # fmt: skip
 FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
 FUSIONS = ("attention", "norm", "mlp", "embeddings", "loss", "unpad")
 

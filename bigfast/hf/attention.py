@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import ops
-from .parts import wants_weights, why_no_kernel
+from .parts import dropout_p, wants_weights, why_no_kernel
 from .swap import Body
 
 # Attention implementations of transformers that compute plain softmax attention.
@@ -150,10 +150,16 @@ def rebind(function: Callable, **names: object) -> Callable:
 
 
 class Attention(Body):
-    """A module whose forward takes its attention function from ALL_ATTENTION_FUNCTIONS."""
+    """A module whose forward takes its attention function from ALL_ATTENTION_FUNCTIONS. `unless`
+    are attributes under which it computes scores in a way of its own."""
+
+    names = {"unless": ()}
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
+        for name in cls.at.unless:
+            if getattr(module, name):
+                return f"{name} is set"
         implementation = module.config._attn_implementation
         if implementation not in SOFTMAX:
             return f"attn_implementation={implementation!r} may compute something else"
@@ -185,3 +191,22 @@ class RotaryAttention(Attention):
         stock = inspect.unwrap(forward).__globals__["apply_rotary_pos_emb"]
         ours = functools.partial(rotate, stock)
         return Attention._functions(forward) | {"apply_rotary_pos_emb": ours}
+
+
+class WindowAttention(Body):
+    """GPT-Neo's, which masks in `_attn`: causal, in a window where its type is local, unscaled."""
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return why_no_kernel(module, "attention")
+
+    def _attn(self, query, key, value, attention_mask=None):
+        if not _masks_nothing(attention_mask) or self.why_not(self):
+            return super()._attn(query, key, value, attention_mask)
+        behind = self.config.window_size - 1 if self.attention_type == "local" else -1
+        q, k, v = (t.transpose(1, 2) for t in _of_one_dtype(query, key, value))
+        out = ops.attention(
+            q, k, v, causal=True, window=(behind, 0), scale=1.0,
+            dropout_p=dropout_p(self.attn_dropout),
+        )  # fmt: skip
+        return out.transpose(1, 2), None

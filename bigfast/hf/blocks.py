@@ -1,9 +1,13 @@
 """Norms and MLPs: dropout + add + norm, bias + GELU, each in one pass."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import activations
+from transformers.pytorch_utils import Conv1D
 
 from .. import ops
 from .parts import dropout_p, hooked, why_no_kernel, why_not_plain
@@ -64,7 +68,7 @@ class InnerAddNorm(_AddNorm):
 
 
 class LayerNorm(Body):
-    """A torch.nn.LayerNorm whose add is not found beside it."""
+    """torch.nn.LayerNorm by itself."""
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -77,10 +81,33 @@ class LayerNorm(Body):
             return super().forward(input)
         # Under autocast a GPU's norms give fp32, a CPU's their input's dtype.
         wide = input.is_cuda and torch.is_autocast_enabled("cuda")
-        return ops.layer_norm(
-            input, self.weight, self.bias, eps=self.eps,
-            out_dtype=torch.float32 if wide else None,
-        )  # fmt: skip
+        dtype = torch.float32 if wide else input.dtype
+        return ops.layer_norm(input, self.weight, self.bias, eps=self.eps, out_dtype=dtype)
+
+
+class RMSNorm(Body):
+    """The RMS norm of T5 and Llama. `in_weights_dtype`: a weight of 16 bits decides the result's
+    dtype, else the wider of the weight's and the input's does."""
+
+    names = {"eps": "variance_epsilon", "in_weights_dtype": False}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return why_no_kernel(module, "rms_norm")
+
+    def forward(self, hidden_states):
+        if self.why_not(self):
+            return super().forward(hidden_states)
+        return self.fused(hidden_states)
+
+    def fused(self, x: Tensor, **options):
+        """The norm of x, `options` as of ops.rms_norm."""
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        if self.at.in_weights_dtype and self.weight.itemsize == 2:
+            dtype = self.weight.dtype
+        return ops.rms_norm(
+            x, self.weight, eps=getattr(self, self.at.eps), out_dtype=dtype, **options
+        )
 
 
 # MLPs ---------------------------------------------------------------------------------------------
@@ -94,17 +121,19 @@ def _gelu_form(activation: nn.Module) -> str | None:
 
 
 def why_not_linear_gelu(module: nn.Module, dense: str, activation: str) -> str | None:
-    function = getattr(module, activation)
+    function, linear = getattr(module, activation), getattr(module, dense)
     if _gelu_form(function) is None:
         return f"{activation} is a {type(function).__name__}, which is not fused"
     if hooked(function):
         return f"{activation} has hooks"
-    return why_not_plain(module, nn.Linear, dense) or why_no_kernel(module, "bias_gelu")
+    kind = Conv1D if isinstance(linear, Conv1D) else nn.Linear
+    return why_not_plain(module, kind, dense) or why_no_kernel(module, "bias_gelu")
 
 
-def linear_gelu(dense: nn.Linear, activation: nn.Module, x: Tensor) -> Tensor:
+def linear_gelu(dense: nn.Linear | Conv1D, activation: nn.Module, x: Tensor) -> Tensor:
     """activation(dense(x)), the bias in the activation's pass."""
-    return ops.bias_gelu(F.linear(x, dense.weight), dense.bias, approximate=_gelu_form(activation))
+    product = x @ dense.weight if isinstance(dense, Conv1D) else F.linear(x, dense.weight)
+    return ops.bias_gelu(product, dense.bias, approximate=_gelu_form(activation))
 
 
 class DenseGelu(Body):
@@ -169,6 +198,36 @@ class FeedForward(ChunkFeedForward):
 
     def forward(self, hidden_states):
         return super().forward(hidden_states) if self.why_not(self) else self.run(hidden_states)
+
+
+class GatedFeedForward(Body):
+    """down(activation(gate(x)) * up(x))"""
+
+    names = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj", "activation": "act_fn"}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        function = getattr(module, cls.at.activation)
+        if gated(function) is None:
+            return f"{cls.at.activation} is a {type(function).__name__}, which is not fused"
+        if hooked(function):
+            return f"{cls.at.activation} has hooks"
+        return why_no_kernel(module, "swiglu")
+
+    def forward(self, x):
+        if self.why_not(self):
+            return super().forward(x)
+        gate, up = getattr(self, self.at.gate)(x), getattr(self, self.at.up)(x)
+        return getattr(self, self.at.down)(gated(getattr(self, self.at.activation))(gate, up))
+
+
+def gated(activation: nn.Module) -> Callable[..., Tensor] | None:
+    """activation(gate) * up as a function of gate and up, or of both in one tensor; None for what
+    is not fused."""
+    if type(activation) in (nn.SiLU, activations.SiLUActivation):
+        return ops.swiglu
+    form = _gelu_form(activation)
+    return form and functools.partial(ops.geglu, approximate=form)
 
 
 class PostNormBlock(Body):

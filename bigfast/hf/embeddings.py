@@ -25,13 +25,13 @@ def after_padding(
 
 
 class Embeddings(Body):
-    """`position` and `token_type` may be None, or so in a module: there are none. `offset`:
-    positions are RoBERTa's."""
+    """`position` and `token_type` may be None, or so in a module: there are none. `positions`:
+    what position ids are by default, columns or after_padding."""
 
     names = {
         "word": "word_embeddings", "position": "position_embeddings",
         "token_type": "token_type_embeddings", "norm": "LayerNorm", "dropout": "dropout",
-        "offset": False,
+        "positions": columns,
     }  # fmt: skip
 
     @classmethod
@@ -61,7 +61,7 @@ class Embeddings(Body):
         position_ids, past = call.get("position_ids"), call.get("past_key_values_length", 0)
         if not _has(self, at.position):
             position_ids = None
-        elif position_ids is None and at.offset:
+        elif position_ids is None and at.positions is after_padding:
             position_ids = after_padding(ids, ids.shape, self.padding_idx, past, device=ids.device)
         elif position_ids is None:
             position_ids = columns(ids.shape, past, device=ids.device)

@@ -9,7 +9,7 @@ import inspect
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
-from transformers.modeling_outputs import MaskedLMOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
 
 from .. import ops
 from ..nn import IGNORED
@@ -92,6 +92,24 @@ class MaskedLM(Body):
         """The head's output: `values`, and what it takes over from the base's."""
         fields = self.at.output.__dataclass_fields__.keys() - values.keys()
         return self.at.output(**values, **{k: v for k, v in outputs.items() if k in fields})
+
+
+class CausalLM(MaskedLM):
+    """A head whose labels are those of the next token, and whose base may have a cache."""
+
+    names = MaskedLM.names | {"output": CausalLMOutputWithPast}
+    not_for_base = ("labels", "logits_to_keep")
+
+    def _has_loss(self, call: dict) -> bool:
+        keeps = call.get("logits_to_keep", 0)
+        every = isinstance(keeps, int) and keeps == 0
+        return super()._has_loss(call) and every and "ignore_index" not in call
+
+    def _train(self, call: dict, labels: Tensor, logits_to_keep: int | None):
+        shifted = call.get("shift_labels")
+        if shifted is None:
+            shifted = F.pad(labels[..., 1:], (0, 1), value=IGNORED)
+        return super()._train({"use_cache": False} | call, shifted)
 
 
 class PreTraining(MaskedLM):

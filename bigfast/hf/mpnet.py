@@ -4,12 +4,14 @@ from torch.nn import functional as F
 from transformers.models.mpnet import modeling_mpnet as stock
 
 from .blocks import DenseAddNorm, DenseGelu, InnerAddNorm
-from .embeddings import Embeddings
+from .embeddings import Embeddings, after_padding
 from .heads import MaskedLM
 from .swap import Family
 
 family = Family(stock)
-family.replace("MPNetEmbeddings", "embeddings", Embeddings, token_type=None, offset=True)
+family.replace(
+    "MPNetEmbeddings", "embeddings", Embeddings, token_type=None, positions=after_padding
+)
 family.keep("MPNetSelfAttention", "attention", "its scores have a bias per distance")
 family.replace("MPNetAttention", "norm", InnerAddNorm)
 family.replace("MPNetOutput", "norm", DenseAddNorm)

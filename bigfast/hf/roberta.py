@@ -5,6 +5,7 @@ import types
 from torch.nn import functional as F
 from transformers.models.roberta import modeling_roberta
 
+from .embeddings import after_padding
 from .encoder import bert_like
 from .heads import MaskedLM
 from .packing import PooledEncoder
@@ -12,8 +13,8 @@ from .swap import Family
 
 
 def roberta_like(stock: types.ModuleType, prefix: str) -> Family:
-    family = bert_like(stock, prefix, offset=True)
-    family.replace(f"{prefix}Model", "unpad", PooledEncoder, offset=True)
+    family = bert_like(stock, prefix, positions=after_padding)
+    family.replace(f"{prefix}Model", "unpad", PooledEncoder, positions=after_padding)
     family.replace(
         f"{prefix}ForMaskedLM", "loss", MaskedLM, base="roberta", decoder="lm_head.decoder",
         features=("lm_head.dense", F.gelu, "lm_head.layer_norm"), through=("lm_head",),

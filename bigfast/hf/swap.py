@@ -25,6 +25,7 @@ from ..ops import library
 # Where stock classes live: the file here that replaces them.
 _FILES = (
     "bert", "roberta", "xlm_roberta", "camembert", "electra", "distilbert", "mpnet", "albert",
+    "gpt2", "gpt_neo", "opt", "llama", "mistral", "qwen2", "qwen3", "smollm3",
 )  # fmt: skip
 FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
 FUSIONS = ("attention", "norm", "mlp", "embeddings", "loss", "unpad")

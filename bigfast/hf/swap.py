@@ -4,12 +4,18 @@ A swap changes classes, not objects: `module.__class__` becomes a subclass of th
 the same name and the same forward signature. Parameters keep their identity, the state dict its
 names; deep copies, hooks, `save_pretrained`, PEFT and `Trainer` see the model they know. (A patched
 `instance.forward` would make deep copies compute with the old weights.)
+
+Such a subclass is made from a body, which says what is computed and under which names it finds its
+parts, and a stock class: `Family.replace`. Bodies stand in attention.py, embeddings.py, blocks.py,
+packing.py and heads.py; a family's file says which stock class gets which body.
 """
 
 import functools
 import importlib
+import inspect
+import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -17,38 +23,112 @@ from torch import nn
 from ..ops import library
 
 # Where stock classes live: the file here that replaces them.
-FAMILIES = {"transformers.models.bert.modeling_bert": "bigfast.hf.bert"}
+_FILES = (
+    "bert", "roberta", "xlm_roberta", "camembert", "electra", "distilbert", "mpnet", "albert",
+    "gpt2", "gpt_neo", "opt", "llama", "mistral", "qwen2", "qwen3", "smollm3",
+)  # fmt: skip
+FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
 FUSIONS = ("attention", "norm", "mlp", "embeddings", "loss", "unpad")
 
 WhyNot = Callable[[nn.Module], str | None]
 
 
+class Body:
+    """What a swapped module computes: a mixin before its stock class.
+
+    Methods that stock has too replace stock's, under whose signature they appear; `super()` is
+    stock. `names` are the attributes under which a body finds its parts in a module, and a family
+    may rename them: `self.at.dense`.
+    """
+
+    names: dict[str, object] = {}
+    at: types.SimpleNamespace
+    swap_family: "Family"
+    stock_parameters: tuple[str, ...]  # of stock's forward
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        """Why `module`, stock or swapped, cannot be computed by this body; None where it can."""
+        return None
+
+    @classmethod
+    def arguments(cls, args: tuple, kwargs: dict) -> dict:
+        """The arguments of a call of forward by name. Raises TypeError as the call itself would."""
+        named = dict(zip(cls.stock_parameters, args))
+        if len(args) > len(named) or named.keys() & kwargs.keys():
+            raise TypeError(f"{cls.__name__}.forward() got too many arguments, or one twice")
+        return named | kwargs
+
+    def __reduce_ex__(self, protocol):
+        """Pickles name the stock class, for which this one passes."""
+        _, _, *state = super().__reduce_ex__(protocol)
+        return (_revive, (self.swap_family.stock.__name__, stock_class(self)), *state)
+
+
+def _revive(family: str, stock: type) -> nn.Module:
+    return object.__new__(_load(family).rules[stock][1])
+
+
 class Family:
     """The replacements of one model family: stock class -> (fusion, replacement, why_not).
 
-    `why_not(module)` says why a module cannot be replaced, or None. Replacements are tried in the
-    order in which they are added. `reads_padding` are the stock classes whose result depends on
-    the outputs at padding, which a packed base model does not compute.
+    Replacements are tried in the order in which they are added. `stock` is transformers' module of
+    the family; `reads_padding` names its classes whose result depends on the outputs at padding,
+    which a packed base model does not compute: the softmax of question answering is over all
+    positions, and so these need not be named.
     """
 
-    def __init__(self, reads_padding: tuple[type, ...] = ()) -> None:
-        self.rules: dict[type, tuple[str, type, WhyNot]] = {}
-        self.reads_padding = reads_padding
+    def __init__(self, stock: types.ModuleType, reads_padding: tuple[str, ...] = ()) -> None:
+        self.stock = stock
+        self.rules: dict[type, tuple[str, type | None, WhyNot]] = {}
+        answering = [name for name in vars(stock) if name.endswith("ForQuestionAnswering")]
+        self.reads_padding = tuple(getattr(stock, name) for name in (*answering, *reads_padding))
 
-    def replaces(self, stock: type, fusion: str, why_not: WhyNot) -> Callable[[type], type]:
-        """Decorator of a subclass of `stock`: makes it pass for `stock`, and adds it."""
-
-        def add(replacement: type) -> type:
+    def replace(self, stock: str | type, fusion: str, body: type[Body], **names: object) -> None:
+        """Swap instances of a stock class, under the flag `fusion`, for `body` with these names."""
+        stock = getattr(self.stock, stock) if isinstance(stock, str) else stock
+        assert names.keys() <= body.names.keys(), f"{body.__name__} has no {names.keys()}"
+        members = {
             # transformers finds output recorders by str(class), and saves the name to config.json.
-            for name in ("__name__", "__qualname__", "__module__", "__doc__"):
-                setattr(replacement, name, getattr(stock, name))
-            # Trainer prunes the columns of a dataset by the signature.
-            functools.update_wrapper(replacement.forward, stock.forward)
-            replacement._bigfast_stock = stock
-            self.rules[stock] = (fusion, replacement, why_not)
-            return replacement
+            **{n: getattr(stock, n) for n in ("__qualname__", "__module__", "__doc__")},
+            **{n: _pose(f, getattr(stock, n)) for n, f in _methods(body) if hasattr(stock, n)},
+            "at": types.SimpleNamespace(**body.names | names),
+            "swap_family": self,
+            "stock_parameters": _positional(stock.forward),
+            "_bigfast_stock": stock,
+        }
+        replacement = type(stock.__name__, (body, stock), members)
+        self.rules[stock] = (fusion, replacement, replacement.why_not)
 
-        return add
+    def keep(self, stock: str, fusion: str, reason: str) -> None:
+        """Leave a stock class as it is, and say why in the report of `fusion`."""
+        self.rules[getattr(self.stock, stock)] = (fusion, None, lambda module: reason)
+
+    def replaced(self, fusion: str) -> tuple[type, ...]:
+        """The stock classes that are replaced under `fusion`."""
+        return tuple(stock for stock, (which, *_) in self.rules.items() if which == fusion)
+
+
+def _positional(function: Callable) -> tuple[str, ...]:
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def _methods(body: type[Body]) -> Iterable[tuple[str, types.FunctionType]]:
+    for cls in reversed(body.__mro__[: body.__mro__.index(Body)]):
+        for name, member in vars(cls).items():
+            if isinstance(member, types.FunctionType):
+                yield name, member
+
+
+def _pose(function: types.FunctionType, stock: Callable) -> types.FunctionType:
+    """A copy of `function` that passes for stock's: Trainer prunes columns by the signature."""
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__,
+        function.__closure__,
+    )  # fmt: skip
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return functools.update_wrapper(copy, stock)
 
 
 def stock_class(module: nn.Module) -> type | None:
@@ -87,20 +167,28 @@ def _count(names: list[str]) -> str:
     return repr(names[0] or "the model") if len(names) == 1 else f"{len(names)} modules"
 
 
+def _load(stock: str) -> Family:
+    return importlib.import_module(FAMILIES[stock]).family
+
+
+def _families(model: nn.Module) -> list[Family]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    found = {c.__module__: None for m in model.modules() for c in type(m).__mro__}
+    families = [_load(name) for name in found if name in FAMILIES]
+    if not families:
+        raise ValueError(
+            f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}"
+        )
+    return families
+
+
 def family_of(model: nn.Module) -> Family:
-    """The family that the model has classes of, stock, swapped or derived.
+    """The family that the model has classes of, stock, swapped or derived; its outermost.
 
     Raises TypeError for what is not a module, ValueError for a model of no supported family.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    for module in model.modules():
-        for cls in type(module).__mro__:
-            if cls.__module__ in FAMILIES:
-                return importlib.import_module(FAMILIES[cls.__module__]).family
-    raise ValueError(
-        f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}"
-    )
+    return _families(model)[0]
 
 
 def swap(
@@ -134,18 +222,24 @@ def swap(
 
     Raises TypeError for what is not a module, ValueError for a model without a supported family.
     """
-    family = family_of(model)
+    families = _families(model)
     wanted = dict(zip(FUSIONS, (attention, norm, mlp, embeddings, loss, unpad)))
     if library.NATIVE_MISSING is not None:
         warnings.warn(f"bigfast.swap: no CPU kernels: {library.NATIVE_MISSING}", stacklevel=2)
     restore(model)
+    report = SwapReport(type(model).__name__)
+    for family in families:
+        _swap(model, family, wanted, report)
+    return report
+
+
+def _swap(model: nn.Module, family: Family, wanted: dict[str, bool], report: SwapReport) -> None:
     padded = {
         child: type(module).__name__
         for module in model.modules()
         if isinstance(module, family.reads_padding)
         for child in module.modules()
     }
-    report = SwapReport(type(model).__name__)
     for stock, (fusion, replacement, why_not) in family.rules.items():
         for name, module in model.named_modules():
             if type(module) is not stock:
@@ -158,7 +252,6 @@ def swap(
                 report.swapped.setdefault(fusion, []).append(name)
             else:
                 report.kept.setdefault(fusion, {}).setdefault(reason, []).append(name)
-    return report
 
 
 def restore(model: nn.Module) -> nn.Module:

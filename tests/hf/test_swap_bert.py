@@ -8,7 +8,8 @@ from berts import NO_DROPOUT, batch, gradients, make, token_labels
 from check import check
 
 import bigfast
-from bigfast.hf import bert as hf_bert
+from bigfast import ops
+from bigfast.hf import blocks, heads
 from bigfast.ops import library
 
 HEADS = ["ForPreTraining", "ForMaskedLM", "Model", "ForSequenceClassification"]
@@ -232,13 +233,15 @@ def test_dropout_statistics():
 @native
 @pytest.mark.parametrize("fault", ["scale", "residual", "labels"])
 def test_verify_sees_a_fault(fault, monkeypatch):
-    real = {name: getattr(hf_bert, name) for name in ("attend", "add_and_norm", "masked_lm_loss")}
+    attend, add_and_norm, loss = ops.attention, blocks.add_and_norm, heads.MaskedLM._loss
     faults = {
-        "scale": ("attend", lambda *a, scale, **k: real["attend"](*a, scale=1.001 * scale, **k)),
-        "residual": ("add_and_norm", lambda m, h, r: real["add_and_norm"](m, h, r * 1.0001)),
-        "labels": ("masked_lm_loss", lambda t, d, x, y: real["masked_lm_loss"](t, d, x, y) * 1.001),
-    }
-    monkeypatch.setattr(hf_bert, *faults[fault])
+        "scale": (ops, "attention", lambda *a, scale, **k: attend(*a, scale=1.001 * scale, **k)),
+        "residual": (
+            blocks, "add_and_norm", lambda n, x, r, p: add_and_norm(n, x, r * 1.0001, p)
+        ),
+        "labels": (heads.MaskedLM, "_loss", lambda *a: loss(*a) * 1.001),
+    }  # fmt: skip
+    monkeypatch.setattr(*faults[fault])
     report = bigfast.verify(make(), steps=2)
     assert not report.ok and report.worst[1] > 2
     assert "NOT WITHIN THE POLICY" in str(report)

@@ -1,0 +1,264 @@
+"""Norms and MLPs: dropout + add + norm, bias + GELU, each in one pass."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import activations
+from transformers.pytorch_utils import Conv1D
+
+from .. import ops
+from .parts import dropout_p, hooked, why_no_kernel, why_not_plain
+from .swap import Body
+
+_TANH_GELUS = (
+    activations.NewGELUActivation, activations.FastGELUActivation, activations.GELUTanh,
+)  # fmt: skip
+
+
+# Norms --------------------------------------------------------------------------------------------
+
+
+def add_and_norm(norm: nn.LayerNorm, x: Tensor, residual: Tensor, p: float = 0.0) -> Tensor:
+    """norm(residual + dropout(x)), in residual's dtype."""
+    return ops.layer_norm(
+        x, norm.weight, norm.bias, residual=residual, eps=norm.eps, dropout_p=p,
+        out_dtype=residual.dtype,
+    )  # fmt: skip
+
+
+class _AddNorm(Body):
+    names = {"norm": "LayerNorm", "dropout": "dropout"}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return (
+            why_not_plain(module, nn.LayerNorm, cls.at.norm)
+            or why_not_plain(module, nn.Dropout, cls.at.dropout)
+            or why_no_kernel(module, "layer_norm")
+        )
+
+
+class DenseAddNorm(_AddNorm):
+    """norm(input_tensor + dropout(dense(hidden_states)))"""
+
+    names = _AddNorm.names | {"dense": "dense"}
+
+    def forward(self, hidden_states, input_tensor):
+        if self.why_not(self):
+            return super().forward(hidden_states, input_tensor)
+        norm, dropout = getattr(self, self.at.norm), getattr(self, self.at.dropout)
+        x = getattr(self, self.at.dense)(hidden_states)
+        return add_and_norm(norm, x, input_tensor, dropout_p(dropout))
+
+
+class InnerAddNorm(_AddNorm):
+    """norm(hidden_states + dropout(inner(hidden_states))), and what else inner returns"""
+
+    names = _AddNorm.names | {"inner": "attn"}
+
+    def forward(self, hidden_states, *args, **kwargs):
+        if self.why_not(self):
+            return super().forward(hidden_states, *args, **kwargs)
+        norm, dropout = getattr(self, self.at.norm), getattr(self, self.at.dropout)
+        x, *others = getattr(self, self.at.inner)(hidden_states, *args, **kwargs)
+        return add_and_norm(norm, x, hidden_states, dropout_p(dropout)), *others
+
+
+class LayerNorm(Body):
+    """torch.nn.LayerNorm by itself."""
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        if module.weight is None or module.weight.ndim != 1:
+            return "norms of more than one dim or without a weight are not fused"
+        return why_no_kernel(module, "layer_norm")
+
+    def forward(self, input):
+        if self.why_not(self):
+            return super().forward(input)
+        # Under autocast a GPU's norms give fp32, a CPU's their input's dtype.
+        wide = input.is_cuda and torch.is_autocast_enabled("cuda")
+        dtype = torch.float32 if wide else input.dtype
+        return ops.layer_norm(input, self.weight, self.bias, eps=self.eps, out_dtype=dtype)
+
+
+class RMSNorm(Body):
+    """The RMS norm of T5 and Llama. `in_weights_dtype`: a weight of 16 bits decides the result's
+    dtype, else the wider of the weight's and the input's does."""
+
+    names = {"eps": "variance_epsilon", "in_weights_dtype": False}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return why_no_kernel(module, "rms_norm")
+
+    def forward(self, hidden_states):
+        if self.why_not(self):
+            return super().forward(hidden_states)
+        return self.fused(hidden_states)
+
+    def fused(self, x: Tensor, **options):
+        """The norm of x, `options` as of ops.rms_norm."""
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        if self.at.in_weights_dtype and self.weight.itemsize == 2:
+            dtype = self.weight.dtype
+        return ops.rms_norm(
+            x, self.weight, eps=getattr(self, self.at.eps), out_dtype=dtype, **options
+        )
+
+
+# MLPs ---------------------------------------------------------------------------------------------
+
+
+def _gelu_form(activation: nn.Module) -> str | None:
+    """What `ops.bias_gelu` calls this activation; None for what it does not compute."""
+    if type(activation) is activations.GELUActivation:
+        return "none"
+    return "tanh" if type(activation) in _TANH_GELUS else None
+
+
+def why_not_linear_gelu(module: nn.Module, dense: str, activation: str) -> str | None:
+    function, linear = getattr(module, activation), getattr(module, dense)
+    if _gelu_form(function) is None:
+        return f"{activation} is a {type(function).__name__}, which is not fused"
+    if hooked(function):
+        return f"{activation} has hooks"
+    kind = Conv1D if isinstance(linear, Conv1D) else nn.Linear
+    return why_not_plain(module, kind, dense) or why_no_kernel(module, "bias_gelu")
+
+
+def linear_gelu(dense: nn.Linear | Conv1D, activation: nn.Module, x: Tensor) -> Tensor:
+    """activation(dense(x)), the bias in the activation's pass."""
+    product = x @ dense.weight if isinstance(dense, Conv1D) else F.linear(x, dense.weight)
+    return ops.bias_gelu(product, dense.bias, approximate=_gelu_form(activation))
+
+
+class DenseGelu(Body):
+    """activation(dense(hidden_states))"""
+
+    names = {"dense": "dense", "activation": "intermediate_act_fn"}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return why_not_linear_gelu(module, cls.at.dense, cls.at.activation)
+
+    def forward(self, hidden_states):
+        if self.why_not(self):
+            return super().forward(hidden_states)
+        dense, activation = getattr(self, self.at.dense), getattr(self, self.at.activation)
+        return linear_gelu(dense, activation, hidden_states)
+
+
+class DenseGeluNorm(DenseGelu):
+    """norm(activation(dense(hidden_states))): the transform of a masked LM head."""
+
+    names = {"dense": "dense", "activation": "transform_act_fn", "norm": "LayerNorm"}
+
+    def forward(self, hidden_states):
+        if self.why_not(self):
+            return super(DenseGelu, self).forward(hidden_states)
+        dense, activation = getattr(self, self.at.dense), getattr(self, self.at.activation)
+        return getattr(self, self.at.norm)(linear_gelu(dense, activation, hidden_states))
+
+
+class ChunkFeedForward(Body):
+    """second(activation(first(x))), in the method that transformers calls for chunks of a sequence;
+    with a dropout after the activation and one at the end, if there are any."""
+
+    names = {
+        "first": "fc1", "activation": "activation_fn", "second": "fc2", "inner_dropout": None,
+        "dropout": None,
+    }  # fmt: skip
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        return why_not_linear_gelu(module, cls.at.first, cls.at.activation)
+
+    def ff_chunk(self, x):
+        return super().ff_chunk(x) if self.why_not(self) else self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        x = self.undropped(x)
+        return x if self.at.dropout is None else getattr(self, self.at.dropout)(x)
+
+    def undropped(self, x: Tensor) -> Tensor:
+        """All but the last dropout."""
+        first, activation = getattr(self, self.at.first), getattr(self, self.at.activation)
+        x = linear_gelu(first, activation, x)
+        if self.at.inner_dropout is not None:
+            x = getattr(self, self.at.inner_dropout)(x)
+        return getattr(self, self.at.second)(x)
+
+
+class FeedForward(ChunkFeedForward):
+    """The same as a module's whole forward."""
+
+    def forward(self, hidden_states):
+        return super().forward(hidden_states) if self.why_not(self) else self.run(hidden_states)
+
+
+class GatedFeedForward(Body):
+    """down(activation(gate(x)) * up(x))"""
+
+    names = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj", "activation": "act_fn"}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        function = getattr(module, cls.at.activation)
+        if gated(function) is None:
+            return f"{cls.at.activation} is a {type(function).__name__}, which is not fused"
+        if hooked(function):
+            return f"{cls.at.activation} has hooks"
+        return why_no_kernel(module, "swiglu")
+
+    def forward(self, x):
+        if self.why_not(self):
+            return super().forward(x)
+        gate, up = getattr(self, self.at.gate)(x), getattr(self, self.at.up)(x)
+        return getattr(self, self.at.down)(gated(getattr(self, self.at.activation))(gate, up))
+
+
+def gated(activation: nn.Module) -> Callable[..., Tensor] | None:
+    """activation(gate) * up as a function of gate and up, or of both in one tensor; None for what
+    is not fused."""
+    if type(activation) in (nn.SiLU, activations.SiLUActivation):
+        return ops.swiglu
+    form = _gelu_form(activation)
+    return form and functools.partial(ops.geglu, approximate=form)
+
+
+class PostNormBlock(Body):
+    """norm2(x + mlp(x)) of x = norm1(hidden_states + attention(hidden_states)); the mlp's own last
+    dropout, where that is fused, goes with the norm behind it."""
+
+    names = {"attention": "attention", "norm": "sa_layer_norm", "mlp": "ffn",
+             "mlp_norm": "output_layer_norm"}  # fmt: skip
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        norms = why_not_plain(module, nn.LayerNorm, cls.at.norm, cls.at.mlp_norm)
+        return norms or why_no_kernel(module, "layer_norm")
+
+    def forward(self, hidden_states, attention_mask=None, **kwargs):
+        if self.why_not(self):
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        at = self.at
+        x, _ = getattr(self, at.attention)(hidden_states, attention_mask=attention_mask, **kwargs)
+        x = add_and_norm(getattr(self, at.norm), x, hidden_states)
+        out, p = _undropped(getattr(self, at.mlp), x)
+        return add_and_norm(getattr(self, at.mlp_norm), out, x, p)
+
+
+def _undropped(mlp: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    """What the mlp computes but for its last dropout, and that one's p; all of it and 0 where it
+    has to be called."""
+    mine = isinstance(mlp, ChunkFeedForward) and not hooked(mlp) and not mlp.why_not(mlp)
+    if not mine or getattr(mlp, "chunk_size_feed_forward", 0):
+        return mlp(x), 0.0
+    name = mlp.at.dropout
+    if name is None or why_not_plain(mlp, nn.Dropout, name):
+        return mlp(x), 0.0
+    return mlp.undropped(x), dropout_p(getattr(mlp, name))

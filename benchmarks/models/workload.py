@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigfast.memory import available_bytes
 from bigfast.tolerance import excess
 
-from ..memory import available_bytes
 from ..rows import Row, failed, is_ours, measure, reason
 from ..shapes import rounds
 from ..timing import GPU_SECONDS, Call

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from bigfast.cli.run import device as device_named
-from bigfast.cli.run import model_folder, model_values
+from bigfast.cli.common import device as device_named
+from bigfast.cli.common import model_folder, model_values
 from bigfast.train.extras import require
 
 EXAMPLE = """\

@@ -7,18 +7,18 @@ stock's own rounding error. Dropout is off.
 """
 
 import copy
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import tolerance
 from ..memory import available_bytes
 from .costs import Cost, best_stock, costs
 from .examples import example_batch
-from .results import Batch, Results, batch_size, results
+from .judge import judge
+from .results import Batch, batch_size, results
 from .swap import SwapReport, restore, swap
 
 Tell = Callable[[str, int, int], None]  # what is done now, how much is done, of how much
@@ -152,12 +152,8 @@ def verify(
         for name, m in stocks.items()
     ]
     ours = results(copy.deepcopy(swapped), batch, steps, told.of("swapped"))
-    report.errors = judge(ours, plains, truth)
-    if report.truth == report.dtype:  # its own rounding error is a third of what may be seen
-        for found in report.errors.values():
-            found.update(
-                {n: e * tolerance.FACTOR / (tolerance.FACTOR + 1) for n, e in found.items()}
-            )
+    exact = report.truth == torch.float64 or _rounds_more(report.dtype, device)
+    report.errors = judge(ours, plains, truth, exact)
     curves = {"stock": plains[0], "swapped": ours, "truth": truth}
     report.losses = {name: found["losses"]["losses"].tolist() for name, found in curves.items()}
     report.conditions = _conditions(model, batch, steps, report.truth)
@@ -211,6 +207,11 @@ def _stocks(stock: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def _rounds_more(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the model rounds more than fp32 does."""
+    return dtype != torch.float32 or torch.is_autocast_enabled(device.type)
+
+
 def _truth_dtype(
     stocks: dict[str, nn.Module], dtype: torch.dtype, device: torch.device
 ) -> torch.dtype:
@@ -220,9 +221,7 @@ def _truth_dtype(
     available = available_bytes(device)
     parameters = list(next(iter(stocks.values())).parameters())
     count, held = sum(p.numel() for p in parameters), 4 * sum(p.nbytes for p in parameters)
-    rounds_otherwise = (
-        dtype != torch.float32 or torch.is_autocast_enabled(device.type) or len(stocks) > 1
-    )
+    rounds_otherwise = _rounds_more(dtype, device) or len(stocks) > 1
     for truth in (torch.float64, torch.float32)[: 1 + rounds_otherwise]:
         needed = 4 * truth.itemsize * count + held
         if available is None or needed < 0.9 * available:
@@ -231,56 +230,6 @@ def _truth_dtype(
         f"model: to compare its {count / 1e6:.0f} million parameters takes about "
         f"{needed / 1e9:.0f} GB of memory, and {available / 1e9:.0f} GB are free"
     )
-
-
-# Judging ------------------------------------------------------------------------------------------
-
-
-def judge(ours: Results, plains: list[Results], truth: Results) -> dict[str, dict[str, float]]:
-    """kind -> name -> our error over the allowed one, by the most lenient of the stock runs."""
-    errors: dict[str, dict[str, float]] = {}
-    for kind, expected in truth.items():
-        errors[kind] = {
-            name: min(
-                max(tolerance.excess(*(_pooled(r[kind], names) for r in (ours, p, truth))).values())
-                for p in plains
-                if kind in p
-            )
-            for name, names in _judged(expected).items()
-        }
-    return errors
-
-
-def _judged(truth: dict[str, Tensor]) -> dict[str, list[str]]:
-    """The names of the tensors whose error is judged as one, under a name for all of them.
-
-    These are those of one place in all layers, since the largest error of a single tensor is
-    chance. Where truth vanishes (the gradient of a key's bias) what is computed is the rounding of
-    terms that cancel, and has no scale of its own: it is judged with its nearest relatives that
-    have one.
-    """
-    places: dict[str, list[str]] = {}
-    for name in truth:
-        places.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).append(name)
-    sizes = {
-        place: max(float(truth[n].abs().max()) if truth[n].numel() else 0.0 for n in names)
-        for place, names in places.items()
-    }
-    wide = all(t.dtype == torch.float64 for t in truth.values())
-    floor = (1e-10 if wide else 1e-5) * max(sizes.values(), default=0.0)
-    judged = {}
-    for place, names in places.items():
-        relatives, prefix = [], place
-        while sizes[place] <= floor and prefix and not relatives:
-            prefix = prefix.rpartition(".")[0]
-            near = [p for p, s in sizes.items() if s > floor and p.startswith(prefix + ".")]
-            relatives = [name for p in near for name in places[p]]
-        judged[place] = [*names, *relatives]
-    return judged
-
-
-def _pooled(tensors: dict[str, Tensor], names: list[str]) -> Tensor:
-    return torch.cat([tensors[name].flatten() for name in names])
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

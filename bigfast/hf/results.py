@@ -33,6 +33,7 @@ def results(
     tell("outputs")
     with torch.no_grad():
         outputs = dict(_outputs(model.eval(), batch))
+    torch.clear_autocast_cache()  # of weights cast without a gradient
     model.train()
     tell("gradients")
     found = {
@@ -60,6 +61,8 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def _outputs(model: nn.Module, batch: Batch) -> Iterable[tuple[str, Tensor]]:
     """Floating outputs by name; those of tokens (B, S, ...) at real tokens alone."""
     mask = batch.get("attention_mask")
+    if mask is None and "src_key_padding_mask" in batch:  # of torch.nn's layers
+        mask = batch["src_key_padding_mask"].logical_not()
     found = model(**batch)
     if isinstance(found, Tensor):
         found = {"output": found}

@@ -28,12 +28,13 @@ class Family:
 
     `why_not(module)` says why a module cannot be replaced, or None. Replacements are tried in the
     order in which they are added. `reads_padding` are the stock classes whose result depends on
-    the outputs at padding, which a packed base model does not compute.
+    the outputs at padding, which a packed base model does not compute. `note` is for the report.
     """
 
-    def __init__(self, reads_padding: tuple[type, ...] = ()) -> None:
+    def __init__(self, reads_padding: tuple[type, ...] = (), note: str = "") -> None:
         self.rules: dict[type, tuple[str, type, WhyNot]] = {}
         self.reads_padding = reads_padding
+        self.note = note
 
     def replaces(self, stock: type, fusion: str, why_not: WhyNot) -> Callable[[type], type]:
         """Decorator of a subclass of `stock`: makes it pass for `stock`, and adds it."""
@@ -62,14 +63,16 @@ class SwapReport:
 
     swapped: fusion -> names of the modules that are swapped now.
     kept: fusion -> {why it stays stock: names of such modules}.
+    note: what else there is to know.
     """
 
     model: str
     swapped: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    note: str = ""
 
     def __str__(self) -> str:
-        lines = [f"bigfast.swap: {self.model}"]
+        lines = [f"bigfast.swap: {self.model}{self.note and f' ({self.note})'}"]
         for fusion in FUSIONS:
             names, kept = self.swapped.get(fusion, []), self.kept.get(fusion, {})
             if names:
@@ -88,9 +91,10 @@ def _count(names: list[str]) -> str:
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family that the model has classes of, stock, swapped or derived.
+    """The family that the model has classes of, stock, swapped or derived; for a model of no known
+    family that has layers of torch.nn's, those.
 
-    Raises TypeError for what is not a module, ValueError for a model of no supported family.
+    Raises TypeError for what is not a module, ValueError for a model that holds neither.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -98,8 +102,12 @@ def family_of(model: nn.Module) -> Family:
         for cls in type(module).__mro__:
             if cls.__module__ in FAMILIES:
                 return importlib.import_module(FAMILIES[cls.__module__]).family
+    plain = importlib.import_module("bigfast.hf.torch_nn").family
+    if any((stock_class(module) or type(module)) in plain.rules for module in model.modules()):
+        return plain
     raise ValueError(
-        f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}"
+        f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}, and none "
+        f"that is exactly a torch.nn {', '.join(rule.__name__ for rule in plain.rules)}"
     )
 
 
@@ -113,7 +121,8 @@ def swap(
     loss: bool = True,
     unpad: bool = True,
 ) -> SwapReport:
-    """Make a transformers model, or any module that holds one, run on fused ops; in place.
+    """Make a transformers model, or any module that holds one, run on fused ops; in place. Of any
+    other model, exact torch.nn layers are swapped, after a check on random input.
 
     Outputs, gradients and losses stay within the tolerance policy of stock's (`bigfast.verify`
     measures it), wherever the attention mask is 1. Works before and after PEFT, DDP and
@@ -132,7 +141,7 @@ def swap(
     Returns:
         A report of what was swapped, and why the rest was not.
 
-    Raises TypeError for what is not a module, ValueError for a model without a supported family.
+    Raises TypeError for what is not a module, ValueError for a model with nothing to swap.
     """
     family = family_of(model)
     wanted = dict(zip(FUSIONS, (attention, norm, mlp, embeddings, loss, unpad)))
@@ -145,7 +154,7 @@ def swap(
         if isinstance(module, family.reads_padding)
         for child in module.modules()
     }
-    report = SwapReport(type(model).__name__)
+    report = SwapReport(type(model).__name__, note=family.note)
     for stock, (fusion, replacement, why_not) in family.rules.items():
         for name, module in model.named_modules():
             if type(module) is not stock:

@@ -30,23 +30,30 @@ def _is(module: nn.Module, *kinds: type) -> bool:
     return (type(module) in kinds or stock_class(module) in kinds) and not hooked(module)
 
 
-def _why_not(owner: nn.Module, op: str, **plain: type) -> str | None:
-    """Why `owner` cannot run on `op` with its submodules `plain`, {name: exact stock type}."""
+def _why_not(owner: nn.Module, **plain: type) -> str | None:
+    """Why `owner` may compute something else than its type says: its submodules should be `plain`,
+    {name: exact stock type}."""
     for name, kind in plain.items():
-        if not _is(owner.get_submodule(name), kind):
+        if not _is(owner._modules[name], kind):
             return f"{name} is no plain torch.nn.{kind.__name__} without hooks"
-    weight = next(owner.parameters(), None)
-    if weight is None:
-        return "it has no parameters"
-    if weight.is_cpu and weight.dtype not in (torch.float32, torch.bfloat16):
-        return f"kernels serve fp32 and bf16 here, not {weight.dtype}"
-    return registry.why_no_kernel(op, weight.device.type)
+    return None
 
 
-def _differs(module: nn.Module, replacement: type, run: Callable, *shape: int) -> str | None:
+def _why_no_kernel(op: str, x: Tensor) -> str | None:
+    """Why `op` would run by its reference on tensors like x, which is slower than stock."""
+    if x.is_cpu and x.dtype not in (torch.float32, torch.bfloat16):
+        return f"kernels serve fp32 and bf16 here, not {x.dtype}"
+    return registry.why_no_kernel(op, x.device.type)
+
+
+def _differs(
+    module: nn.Module, replacement: type, op: str, run: Callable, *shape: int
+) -> str | None:
     """Why `replacement` must not stand for `module`: run(module, x), for random x of that shape,
     fails or breaks the tolerance policy. No generator that others draw from is touched."""
     weight = next(module.parameters())
+    if reason := _why_no_kernel(op, weight):
+        return reason
     if weight.is_meta:
         return "on the meta device nothing can be checked"
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight)
@@ -54,7 +61,7 @@ def _differs(module: nn.Module, replacement: type, run: Callable, *shape: int) -
         ours, stock = copy.deepcopy(module).eval(), restore(copy.deepcopy(module)).eval()
         ours.__class__ = replacement
         with (
-            torch.no_grad(),
+            torch.enable_grad(),  # without, stock's native calls would serve both
             torch.autocast(x.device.type, enabled=False),
             warnings.catch_warnings(),
         ):
@@ -73,13 +80,13 @@ def _differs(module: nn.Module, replacement: type, run: Callable, *shape: int) -
 def _why_not_attention(module: nn.MultiheadAttention) -> str | None:
     if not module._qkv_same_embed_dim or module.bias_k is not None or module.add_zero_attn:
         return "kdim, vdim, add_bias_kv and add_zero_attn are not fused"
-    return _why_not(module, "attention", out_proj=NonDynamicallyQuantizableLinear)
+    return _why_not(module, out_proj=NonDynamicallyQuantizableLinear)
 
 
 def _check_attention(module: nn.MultiheadAttention) -> str | None:
     run = lambda m, x: m(x, x, x, need_weights=False)[0]
     return _why_not_attention(module) or _differs(
-        module, _MultiheadAttention, run, 2, 5, module.embed_dim
+        module, _MultiheadAttention, "attention", run, 2, 5, module.embed_dim
     )
 
 
@@ -103,6 +110,7 @@ class _MultiheadAttention(nn.MultiheadAttention):
             or key.shape != value.shape
             or (is_causal and query.shape != key.shape)
             or not _lengths_tell(attn_mask, key_padding_mask, is_causal)
+            or _why_no_kernel("attention", query)
             or _why_not_attention(self)
         ):
             return super().forward(
@@ -171,18 +179,20 @@ def _attend(
 # A layer ------------------------------------------------------------------------------------------
 
 
+_PARTS = {
+    "self_attn": nn.MultiheadAttention, "norm1": nn.LayerNorm, "norm2": nn.LayerNorm,
+    "dropout1": nn.Dropout, "dropout2": nn.Dropout,
+}  # fmt: skip
+
+
 def _why_not_layer(layer: nn.TransformerEncoderLayer) -> str | None:
-    norms = {"norm1": nn.LayerNorm, "norm2": nn.LayerNorm}
-    dropouts = {"dropout1": nn.Dropout, "dropout2": nn.Dropout}
-    if not _is(layer.self_attn, nn.MultiheadAttention):
-        return "self_attn is no plain torch.nn.MultiheadAttention without hooks"
-    return _why_not_attention(layer.self_attn) or _why_not(layer, "layer_norm", **norms, **dropouts)
+    return _why_not(layer, **_PARTS) or _why_not_attention(layer.self_attn)
 
 
 def _check_layer(layer: nn.TransformerEncoderLayer) -> str | None:
     run = lambda m, x: m(x)
     return _why_not_layer(layer) or _differs(
-        layer, _TransformerEncoderLayer, run, 2, 5, layer.self_attn.embed_dim
+        layer, _TransformerEncoderLayer, "attention", run, 2, 5, layer.self_attn.embed_dim
     )
 
 
@@ -193,6 +203,8 @@ class _TransformerEncoderLayer(nn.TransformerEncoderLayer):
             src.ndim != 3
             or src.is_nested
             or not _lengths_tell(src_mask, src_key_padding_mask, is_causal)
+            or (src_key_padding_mask is None and _is_native(self))
+            or _why_no_kernel("attention", src)
             or _why_not_layer(self)
         ):
             return super().forward(src, src_mask, src_key_padding_mask, is_causal)
@@ -200,6 +212,22 @@ class _TransformerEncoderLayer(nn.TransformerEncoderLayer):
         if self.self_attn.batch_first:
             return _run(self, src, options)
         return _run(self, src.transpose(0, 1).contiguous(), options).transpose(0, 1)
+
+
+def _is_native(layer: nn.TransformerEncoderLayer) -> bool:
+    """Whether stock runs the layer as one native call, as it can in inference: as fast as ours on
+    many tokens, and faster on few."""
+    attention = layer.self_attn
+    return (
+        not layer.training
+        and not torch.is_grad_enabled()
+        and torch.backends.mha.get_fastpath_enabled()
+        and attention.batch_first
+        and attention.num_heads % 2 == 0
+        and attention.in_proj_bias is not None
+        and layer.activation_relu_or_gelu > 0
+        and layer.norm1.eps == layer.norm2.eps
+    )
 
 
 def _run(
@@ -266,7 +294,8 @@ def _check_encoder(encoder: nn.TransformerEncoder) -> str | None:
         mask = padding.to(x.device)
         return turn(module(turn(x), src_key_padding_mask=mask))[~mask]
 
-    return _differs(encoder, _TransformerEncoder, run, 3, 6, encoder.layers[0].self_attn.embed_dim)
+    features = encoder.layers[0].self_attn.embed_dim
+    return _differs(encoder, _TransformerEncoder, "unpad", run, 3, 6, features)
 
 
 @family.replaces(nn.TransformerEncoder, "unpad", _check_encoder)
@@ -274,7 +303,13 @@ class _TransformerEncoder(nn.TransformerEncoder):
     def forward(self, src, mask=None, src_key_padding_mask=None, is_causal=None):
         padding = src_key_padding_mask
         batch_first = self.layers[0].self_attn.batch_first
-        if padding is None or src.ndim != 3 or src.is_nested or _why_not_packed(self):
+        if (
+            padding is None
+            or src.ndim != 3
+            or src.is_nested
+            or _why_no_kernel("attention", src)
+            or _why_not_packed(self)
+        ):
             return super().forward(src, mask, padding, is_causal)
         causal = transformer._detect_is_causal_mask(
             mask, is_causal, src.shape[1 if batch_first else 0]
@@ -302,15 +337,15 @@ def _check_layer_norm(norm: nn.LayerNorm) -> str | None:
     if norm.weight.dtype != torch.bfloat16:
         return "outside of a fused layer torch's is as fast in fp32"
     rows = _WORTH_A_CALL // norm.normalized_shape[0] + 1
-    reason = _why_not(norm, "layer_norm")
-    return reason or _differs(norm, _LayerNorm, lambda m, x: m(x), rows, *norm.normalized_shape)
+    run = lambda m, x: m(x)
+    return _differs(norm, _LayerNorm, "layer_norm", run, rows, *norm.normalized_shape)
 
 
 @family.replaces(nn.LayerNorm, "norm", _check_layer_norm)
 class _LayerNorm(nn.LayerNorm):
     def forward(self, input):
         fast = input.dtype == self.weight.dtype == torch.bfloat16
-        if not fast or input.numel() < _WORTH_A_CALL or _why_not(self, "layer_norm"):
+        if not fast or input.numel() < _WORTH_A_CALL or _why_no_kernel("layer_norm", input):
             return super().forward(input)
         return ops.layer_norm(input, self.weight, self.bias, eps=self.eps)
 
@@ -318,13 +353,12 @@ class _LayerNorm(nn.LayerNorm):
 def _check_rms_norm(norm: nn.RMSNorm) -> str | None:
     if norm.weight is None or len(norm.normalized_shape) > 1 or norm.eps is None:
         return "it normalises several dims, has no weight, or an eps that depends on the dtype"
-    reason = _why_not(norm, "rms_norm")
-    return reason or _differs(norm, _RMSNorm, lambda m, x: m(x), 5, *norm.normalized_shape)
+    return _differs(norm, _RMSNorm, "rms_norm", lambda m, x: m(x), 5, *norm.normalized_shape)
 
 
 @family.replaces(nn.RMSNorm, "norm", _check_rms_norm)
 class _RMSNorm(nn.RMSNorm):
     def forward(self, x):
-        if x.dtype != self.weight.dtype or _why_not(self, "rms_norm"):
+        if x.dtype != self.weight.dtype or _why_no_kernel("rms_norm", x):
             return super().forward(x)
         return ops.rms_norm(x, self.weight, eps=self.eps)

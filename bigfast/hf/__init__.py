@@ -8,9 +8,15 @@ from .verify import VerifyReport, verify
 
 if TYPE_CHECKING:
     from .attention import register_attention
+    from .kernels import register_kernels
+    from .trainer import SwapCallback
 
-# What needs transformers at import, or a part of it that few need: public name -> its file.
-_NAMES = {"register_attention": "attention"}
+# What imports transformers, or a part of it that few need: public name -> its file.
+_NAMES = {
+    "SwapCallback": "trainer",
+    "register_attention": "attention",
+    "register_kernels": "kernels",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +25,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'bigfast.hf' has no attribute {name!r}")
 
 
-__all__ = ["SwapReport", "VerifyReport", "register_attention", "restore", "swap", "verify"]
+__all__ = [
+    "SwapCallback",
+    "SwapReport",
+    "VerifyReport",
+    "register_attention",
+    "register_kernels",
+    "restore",
+    "swap",
+    "verify",
+]

@@ -68,6 +68,19 @@ def test_trainer(bert, tmp_path, capsys):
     assert type(saved).__module__.startswith("transformers.")
 
 
+def test_the_longer_run(bert, tmp_path, capsys, monkeypatch):
+    """benchmarks/sst2.py, on next to nothing."""
+    from bigfast.benchmarks import machine, sst2
+
+    monkeypatch.setattr(machine, "peaks", lambda device: {})
+    rows = "".join(f"{text}\t{i % 2}\n" for i, text in enumerate(TEXTS * 8))
+    (tmp_path / "rows.tsv").write_text(rows)
+    file = str(tmp_path / "rows.tsv")
+    result = sst2.main([file, file, "--model", str(bert), "--json", str(tmp_path / "x.json")])
+    assert set(result["runs"]) == set(sst2.RUNS) and (tmp_path / "x.json").exists()
+    assert "against stock's best" in capsys.readouterr().out
+
+
 def test_peft(bert, capsys):
     pytest.importorskip("peft")
     losses = example("swap_peft").main(["--model", str(bert), "--steps", "8"])

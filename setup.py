@@ -50,6 +50,7 @@ setup(
     package_dir=mapped,
     package_data={
         "bigfast": ["*.so", "_build_failure.txt", "py.typed"],
+        "bigfast.hf": ["sentences.jsonl"],
         "bigfast.kernels": ["README.md", "launch.json"],
     },
     ext_modules=[Extension("bigfast._data", sources=[])],

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+from bigfast.memory import peak_mb
+
 from .machine import of_peak
-from .memory import peak_mb
 from .timing import Call, Times, graphed, host_us, interleave, ratio, stopwatch, summary, warm_up
 
 KEY = ("op", "shape", "dtype", "direction", "implementation")

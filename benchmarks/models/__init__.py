@@ -69,11 +69,18 @@ def measure(
     tell: Tell = lambda *_: None,
 ) -> dict[str, Any]:
     """A result: the rows of every workload of the model, and the breakdown of its step."""
+    found = workloads(config, device, quick)
+    result = measure_all(name, found[:1] if quick else found, device, quick, tell)
+    result["settings"]["config"] = json.loads(config.to_json_string())
+    return result
+
+
+def measure_all(
+    name: str, found: list[Workload], device: torch.device, quick: bool, tell: Tell
+) -> dict[str, Any]:
+    """A result: the rows of these workloads."""
     keep_freed_memory()  # for all alike; our trainer does it too
     logging.set_verbosity_error()
-    found = workloads(config, device, quick)
-    if quick:
-        found = found[:1]
     tell("this machine's peaks", 0, len(found))
     before = machine.peaks(device)
     rows: list[Row] = []
@@ -87,6 +94,6 @@ def measure(
     add_shares(rows, described["peaks"])
     return {
         "kind": "model", "machine": described,
-        "settings": {"quick": quick, "config": json.loads(config.to_json_string())},
+        "settings": {"quick": quick},
         "formulas": {name: FORMULA}, "rows": rows, "breakdown": breakdown,
     }  # fmt: skip

@@ -95,10 +95,17 @@ def masked_batch(config: StockConfig, length: int, device: torch.device, rows: i
 def sentence_batches(
     config: StockConfig, device: torch.device, sentences: int = SENTENCES
 ) -> tuple[list[Batch], list[Batch]]:
-    """As many batches drawn at random as grouped by length, each padded to its longest; both of
-    one pool of sentences with SST-2's lengths."""
-    lengths = sst2_lengths(POOL * sentences).clamp(max=fitting(config.max_position_embeddings))
-    sorted_batches = lengths.sort().values.view(POOL, sentences)
+    """`pooled_batches` of sentences with SST-2's lengths."""
+    return pooled_batches(config, device, sst2_lengths(POOL * sentences))
+
+
+def pooled_batches(
+    config: StockConfig, device: torch.device, lengths: Tensor
+) -> tuple[list[Batch], list[Batch]]:
+    """As many batches drawn at random as grouped by length, each padded to its longest; both of one
+    pool of sequences of these lengths (POOL * B)."""
+    lengths = lengths.clamp(max=fitting(config.max_position_embeddings))
+    sorted_batches = lengths.sort().values.view(POOL, -1)
 
     def batch(lengths: Tensor) -> Batch:
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
@@ -109,7 +116,7 @@ def sentence_batches(
         }
         return {name: t.to(device) for name, t in made.items()}
 
-    random = [batch(drawn) for drawn in lengths.view(POOL, sentences)[: len(GROUPS)]]
+    random = [batch(drawn) for drawn in lengths.view(POOL, -1)[: len(GROUPS)]]
     return random, [batch(sorted_batches[i]) for i in GROUPS]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigfast.memory import available_bytes
 from bigfast.tolerance import excess
 
-from ..memory import available_bytes
 from ..rows import Row, failed, is_ours, measure, reason
 from ..shapes import rounds
 from ..timing import GPU_SECONDS, Call
@@ -39,8 +39,8 @@ class Workload:
     """`build` gives the entries, which die with the workload. `flops` (or bytes) is of the work of
     `tokens` tokens, which every row's time is scaled to.
 
-    truth: gives the fp64 or fp32 result that outputs are held against, with "stock pure bf16" as
-    plain torch; without it results are losses, which must agree.
+    truth: gives the fp64 or fp32 result that outputs are held against, with `plain` as plain torch;
+    without it results are losses, which must agree.
     """
 
     shape: str
@@ -51,6 +51,8 @@ class Workload:
     unit: str = "TFLOP/s"
     bytes_needed: float = 0.0
     truth: Callable[[], Tensor] | None = None
+    plain: str = "stock pure bf16"
+    dtype: str = "bfloat16"
     profiled: bool = False
     seconds: float = 3.0
     checked: dict[str, float] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class Workload:
         entries = self.build()
         notes = self._check(entries)
         head = {
-            "op": name, "shape": self.shape, "dtype": "bfloat16", "direction": self.direction,
+            "op": name, "shape": self.shape, "dtype": self.dtype, "direction": self.direction,
         }  # fmt: skip
         for entry in notes:
             yield head | {"implementation": entry, "ms": None, "note": notes[entry]}
@@ -122,7 +124,7 @@ class Workload:
                 if is_ours(name) and not abs(loss - first) <= LOSS_TOLERANCE:
                     notes[name] = f"wrong, so not timed: loss {loss:.4f}, stock has {first:.4f}"
             return notes
-        plain, truth = results["stock pure bf16"], self.truth().double()
+        plain, truth = results[self.plain], self.truth().double()
         for name, result in results.items():
             worst = max(excess(result, plain, truth).values())
             if is_ours(name) and worst > 1:

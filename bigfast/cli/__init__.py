@@ -19,6 +19,7 @@ from bigfast.version import __version__
 
 COMMANDS = {
     "info": "who serves each op on each device, with which evidence, and why the others do not",
+    "run": "run a script of yours with its transformers models swapped",
     "verify": "compare a Hugging Face model with its swapped self on this machine",
     "quickstart": "train a BERT and a GPT on real text and report (a few minutes)",
     "data": "turn text and JSONL into a tokenizer and token shards",

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from bigfast.cli.run import device as device_named
-from bigfast.cli.run import model_folder, model_values
+from bigfast.cli.common import device as device_named
+from bigfast.cli.common import model_folder, model_values
 from bigfast.train.extras import require
 
 EXAMPLE = """\
@@ -21,6 +21,7 @@ example:
   bigfast bench ops layer_norm attention --quick
   bigfast bench ops --json ops.json --plot pictures
   bigfast bench model bert-base --json bert.json
+  bigfast bench swap minilm --quick
   bigfast bench compare before.json after.json"""
 OPS_EXAMPLE = """\
 example:
@@ -32,6 +33,10 @@ example:
   bigfast bench model bert-base
   bigfast bench model gpt2 --json gpt2.json --plot pictures
   bigfast bench model runs/bert --quick"""
+SWAP_EXAMPLE = """\
+example:
+  bigfast bench swap minilm --json swap-minilm.json
+  BIGFAST_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 bigfast bench swap bert-base"""
 COMPARE_EXAMPLE = """\
 example:
   bigfast bench ops layer_norm --json before.json
@@ -52,7 +57,9 @@ def build() -> argparse.ArgumentParser:
         "flash-attn where installed. Results are checked before anything is timed.",
         EXAMPLE,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ops|model|compare")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="ops|model|swap|compare"
+    )
     one = _parser(commands, "ops", "Every op, forward and backward, by itself.", OPS_EXAMPLE)
     one.add_argument("ops", nargs="*", metavar="NAME", help=f"of {', '.join(ops.names())}")
     _add_measuring(one, "the first shape of each op, fewer rounds, nothing compiled")
@@ -66,6 +73,12 @@ def build() -> argparse.ArgumentParser:
         help=f"{models}, or a Hugging Face folder of a BERT or GPT-2, whose config.json is read",
     )  # fmt: skip
     _add_measuring(one, "one training step, fewer rounds, nothing compiled")
+    one = _parser(
+        commands, "swap", "A model of transformers against itself swapped: fine-tuning with "
+        "padding, masked LM, one sentence, SentenceTransformer.encode.", SWAP_EXAMPLE,
+    )  # fmt: skip
+    one.add_argument("model", metavar="NAME", help="minilm or bert-base")
+    _add_measuring(one, "fewer rounds")
     one = _parser(
         commands, "compare", "The times of two results, row by row: green where B is faster and "
         "red where it is slower by more than the intervals.", COMPARE_EXAMPLE,
@@ -133,8 +146,15 @@ def _measure(chosen: argparse.Namespace, place: torch.device, progress: Any) -> 
         wanted = ops.check_names(chosen.ops)
         with report.progress(progress) as tell:
             return ops.measure(wanted, place, chosen.quick, tell)
-    require("transformers", purpose="bench model", extra="hf")
+    require("transformers", purpose=f"bench {chosen.command}", extra="hf")
     from bigfast.benchmarks import models
+
+    if chosen.command == "swap":
+        from bigfast.benchmarks.models import swap
+
+        found = swap.workloads(chosen.model, place)
+        with report.progress(progress) as tell:
+            return models.measure_all(f"swap of {chosen.model}", found, place, chosen.quick, tell)
 
     name, config = chosen.model, None
     if Path(name).is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigfast.cli.run import say
+from bigfast.cli.common import say
 from bigfast.data.prepare import PrepareConfig, Prepared, is_prepared, open_prepared, prepare
 
 

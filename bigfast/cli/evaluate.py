@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from bigfast.cli.finetune import LabelledConfig, show_confusion
-from bigfast.cli.run import (
+from bigfast.cli.common import (
     device,
     model_folder,
     model_values,
@@ -19,6 +18,7 @@ from bigfast.cli.run import (
     say,
     show_metrics,
 )
+from bigfast.cli.finetune import LabelledConfig, show_confusion
 from bigfast.cli.settings import CONFIG_FILE, read_yaml
 from bigfast.data import Labelled, Shard, Tokenizer, read_corpus, read_labelled, write_shard
 from bigfast.data.prepare import is_prepared, open_prepared

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from bigfast.cli.run import (
+from bigfast.cli.common import (
     add_run,
     check_start,
     epochs_to_steps,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from bigfast.cli.run import device, model_folder, say
+from bigfast.cli.common import device, model_folder, say
 from bigfast.data import Tokenizer
 from bigfast.models import GPTForCausalLM
 from bigfast.tasks import GenerateConfig, continue_text

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
+from bigfast.cli.common import add_run, check_start, epochs_to_steps, resolve_length, train
 from bigfast.cli.corpus import DataConfig
-from bigfast.cli.run import add_run, check_start, epochs_to_steps, resolve_length, train
 from bigfast.cli.settings import Settings, early
 from bigfast.data.prepare import Prepared
 from bigfast.models.config import ModelConfig

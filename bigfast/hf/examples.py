@@ -1,44 +1,91 @@
-"""A batch that fits a model, for `verify` without one."""
+"""A batch that fits a model, for `verify` without one: real sentences where there is a tokenizer,
+random ids where there is none."""
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import IGNORED
 
-_BATCH, _SEQLEN = 16, 48
+
+def sentences() -> list[str]:
+    """The 48 sentences shipped with the package: English prose printed from 1813 to 1898, so in the
+    public domain; sentences.jsonl names the book of each."""
+    file = resources.files(__package__).joinpath("sentences.jsonl")
+    return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def example_batch(model: nn.Module) -> dict[str, Tensor]:
-    """Random ids padded on the right, and the labels of the model's head, which transformers' class
-    name tells (`BertForMaskedLM`); a base model has none."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
-    head = type(model).__name__.partition("For")[2]
+def text_inputs(
+    model: nn.Module, tokenizer: Any, texts: Sequence[str], length: int = 64
+) -> dict[str, Tensor]:
+    """What the tokenizer makes of the texts, cut to `length` tokens, padded to the longest: (B, S)
+    each."""
+    if tokenizer.pad_token is None:  # GPT-2's; the mask hides what stands there
+        tokenizer.pad_token = tokenizer.eos_token
+    length = _fitting(model, length)
+    return dict(
+        tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        )
+    )
+
+
+def _fitting(model: nn.Module, length: int) -> int:
+    return min(length, getattr(model.config, "max_position_embeddings", length))
+
+
+def random_inputs(model: nn.Module, size: int = 16, length: int = 48) -> dict[str, Tensor]:
+    """Random ids of `size` sequences, half of `length` to `length` tokens, padded on the right, and
+    their mask and types: (B, S) each."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     draw = lambda high, *shape: torch.randint(0, high, shape, generator=generator)
-    seqlen = min(_SEQLEN, config.max_position_embeddings)
-    shape = (_BATCH, 2, seqlen) if head == "MultipleChoice" else (_BATCH, seqlen)
-    lengths = seqlen - draw(seqlen // 2, *shape[:-1])
+    seqlen = _fitting(model, length)
+    lengths = seqlen - draw(seqlen // 2, size)
     lengths[0] = seqlen
-    mask = (torch.arange(seqlen) < lengths[..., None]).long()
-    inputs = {"input_ids": draw(config.vocab_size, *shape), "attention_mask": mask}
+    inputs = {
+        "input_ids": draw(config.vocab_size, size, seqlen),
+        "attention_mask": (torch.arange(seqlen) < lengths[:, None]).long(),
+    }
     if getattr(config, "type_vocab_size", 0):
-        inputs["token_type_ids"] = draw(config.type_vocab_size, *shape)
+        inputs["token_type_ids"] = draw(config.type_vocab_size, size, seqlen)
+    return inputs
+
+
+def example_batch(model: nn.Module, inputs: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """`inputs` (default: random ids padded on the right) and the labels of the model's head, which
+    transformers' class name tells (`BertForMaskedLM`); a base model has none."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
+    name = type(model).__name__
+    head = "CausalLM" if name.endswith("LMHeadModel") else name.partition("For")[2]
+    config, generator = model.config, torch.Generator().manual_seed(0)
+    draw = lambda high, *shape: torch.randint(0, high, shape, generator=generator)
+    if inputs is None:
+        inputs = random_inputs(model)
+    if head == "MultipleChoice":  # each sequence and its neighbour: (B, 2, S)
+        inputs = {name: torch.stack((x, x.roll(1, 0)), 1) for name, x in inputs.items()}
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    rows, lengths = len(ids), mask.sum(-1)
     match head:
         case "MaskedLM" | "PreTraining" | "TokenClassification":
-            chosen = (draw(4, *shape) == 0) & mask.bool()
-            chosen[:, 0] = True  # each sequence has a label
+            chosen = (draw(4, *ids.shape) == 0) & mask.bool()
+            chosen |= mask.bool() & (mask.cumsum(1) == 1)  # each sequence has a label
             classes = config.num_labels if head == "TokenClassification" else config.vocab_size
-            inputs["labels"] = draw(classes, *shape).where(chosen, IGNORED)
+            inputs = inputs | {"labels": draw(classes, *ids.shape).where(chosen, IGNORED)}
             if head == "PreTraining":
-                inputs["next_sentence_label"] = draw(2, _BATCH)
+                inputs["next_sentence_label"] = draw(2, rows)
+        case "CausalLM":
+            inputs = inputs | {"labels": ids.where(mask.bool(), IGNORED)}
         case "SequenceClassification":
             problem = config.problem_type or ("regression" if config.num_labels == 1 else "single")
-            if problem.startswith("single"):
-                inputs["labels"] = draw(config.num_labels, _BATCH)
-            else:
-                inputs["labels"] = draw(2, _BATCH, config.num_labels).float()
+            single = problem.startswith("single")
+            labels = draw(config.num_labels, rows) if single else draw(2, rows, config.num_labels)
+            inputs = inputs | {"labels": labels if single else labels.float()}
         case "NextSentencePrediction" | "MultipleChoice":
-            inputs["labels"] = draw(2, _BATCH)
+            inputs = inputs | {"labels": draw(2, rows)}
         case "QuestionAnswering":
-            inputs |= {"start_positions": lengths // 4, "end_positions": lengths // 2}
+            inputs = inputs | {"start_positions": lengths // 4, "end_positions": lengths // 2}
     return inputs

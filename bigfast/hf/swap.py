@@ -28,6 +28,7 @@ _FILES = (
     "gpt2", "gpt_neo", "opt", "llama", "mistral", "qwen2", "qwen3", "smollm3",
 )  # fmt: skip
 FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
+_TORCH = "torch.nn"  # a family for models of no other
 FUSIONS = ("attention", "norm", "mlp", "embeddings", "loss", "unpad")
 
 WhyNot = Callable[[nn.Module], str | None]
@@ -72,14 +73,17 @@ def _revive(family: str, stock: type) -> nn.Module:
 class Family:
     """The replacements of one model family: stock class -> (fusion, replacement, why_not).
 
-    Replacements are tried in the order in which they are added. `stock` is transformers' module of
-    the family; `reads_padding` names its classes whose result depends on the outputs at padding,
-    which a packed base model does not compute: the softmax of question answering is over all
-    positions, and so these need not be named.
+    Replacements are tried in the order in which they are added. `stock` is the module that the
+    stock classes are in; `reads_padding` names its classes whose result depends on the outputs at
+    padding, which a packed base model does not compute: the softmax of question answering is over
+    all positions, and so these need not be named. `note` is for the report.
     """
 
-    def __init__(self, stock: types.ModuleType, reads_padding: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, stock: types.ModuleType, reads_padding: tuple[str, ...] = (), note: str = ""
+    ) -> None:
         self.stock = stock
+        self.note = note
         self.rules: dict[type, tuple[str, type | None, WhyNot]] = {}
         answering = [name for name in vars(stock) if name.endswith("ForQuestionAnswering")]
         self.reads_padding = tuple(getattr(stock, name) for name in (*answering, *reads_padding))
@@ -142,14 +146,16 @@ class SwapReport:
 
     swapped: fusion -> names of the modules that are swapped now.
     kept: fusion -> {why it stays stock: names of such modules}.
+    note: what else there is to know.
     """
 
     model: str
     swapped: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    note: str = ""
 
     def __str__(self) -> str:
-        lines = [f"bigfast.swap: {self.model}"]
+        lines = [f"bigfast.swap: {self.model}{self.note and f' ({self.note})'}"]
         for fusion in FUSIONS:
             names, kept = self.swapped.get(fusion, []), self.kept.get(fusion, {})
             if names:
@@ -168,7 +174,8 @@ def _count(names: list[str]) -> str:
 
 
 def _load(stock: str) -> Family:
-    return importlib.import_module(FAMILIES[stock]).family
+    file = "bigfast.hf.torch_nn" if stock == _TORCH else FAMILIES[stock]
+    return importlib.import_module(file).family
 
 
 def _families(model: nn.Module) -> list[Family]:
@@ -176,17 +183,22 @@ def _families(model: nn.Module) -> list[Family]:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     found = {c.__module__: None for m in model.modules() for c in type(m).__mro__}
     families = [_load(name) for name in found if name in FAMILIES]
-    if not families:
-        raise ValueError(
-            f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}"
-        )
-    return families
+    if families:
+        return families
+    plain = _load(_TORCH)
+    if any((stock_class(module) or type(module)) in plain.rules for module in model.modules()):
+        return [plain]
+    raise ValueError(
+        f"model: {type(model).__name__} holds no module of {', '.join(sorted(FAMILIES))}, and none "
+        f"that is exactly a torch.nn {', '.join(rule.__name__ for rule in plain.rules)}"
+    )
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family that the model has classes of, stock, swapped or derived; its outermost.
+    """The family that the model has classes of, stock, swapped or derived; its outermost. For a
+    model of no known family that has layers of torch.nn's: those.
 
-    Raises TypeError for what is not a module, ValueError for a model of no supported family.
+    Raises TypeError for what is not a module, ValueError for a model that holds neither.
     """
     return _families(model)[0]
 
@@ -201,7 +213,8 @@ def swap(
     loss: bool = True,
     unpad: bool = True,
 ) -> SwapReport:
-    """Make a transformers model, or any module that holds one, run on fused ops; in place.
+    """Make a transformers model, or any module that holds one, run on fused ops; in place. Of any
+    other model, exact torch.nn layers are swapped, after a check on random input.
 
     Outputs, gradients and losses stay within the tolerance policy of stock's (`bigfast.verify`
     measures it), wherever the attention mask is 1. Works before and after PEFT, DDP and
@@ -220,14 +233,14 @@ def swap(
     Returns:
         A report of what was swapped, and why the rest was not.
 
-    Raises TypeError for what is not a module, ValueError for a model without a supported family.
+    Raises TypeError for what is not a module, ValueError for a model with nothing to swap.
     """
     families = _families(model)
     wanted = dict(zip(FUSIONS, (attention, norm, mlp, embeddings, loss, unpad)))
     if library.NATIVE_MISSING is not None:
         warnings.warn(f"bigfast.swap: no CPU kernels: {library.NATIVE_MISSING}", stacklevel=2)
     restore(model)
-    report = SwapReport(type(model).__name__)
+    report = SwapReport(type(model).__name__, note=families[0].note)
     for family in families:
         _swap(model, family, wanted, report)
     return report

@@ -7,6 +7,7 @@ import re
 import pytest
 from bigfast.benchmarks import models
 from bigfast.benchmarks.rows import load
+from bigfast.benchmarks.shapes import tiny as tiny_shapes
 
 from bigfast.cli import main
 
@@ -17,12 +18,13 @@ def bench(capsys, *arguments):
     return code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("command", ["ops", "model", "compare"])
+@pytest.mark.parametrize("command", ["ops", "model", "swap", "compare"])
 def test_help_suffices(capsys, command):
     code, out, err = bench(capsys, command, "--help")
     assert (code, err) == (0, "")
     assert f"bigfast bench {command} " in out.split("example:\n")[1]
-    for word in {"ops": ["layer_norm", "--quick"], "model": ["bert-large"], "compare": []}[command]:
+    words = {"ops": ["layer_norm", "--quick"], "model": ["bert-large"], "swap": ["minilm"]}
+    for word in words.get(command, []):
         assert word in out
 
 
@@ -35,6 +37,10 @@ def test_help_suffices(capsys, command):
         ),
         (["ops", "--json", "tiny"], "--json: 'tiny' does not end in .json"),
         (["ops", "--device", "gpu0"], "device: 'gpu0' is not there"),
+        (
+            ["swap", "minilmm"],
+            "swap of 'minilmm': did you mean minilm? there are minilm, bert-base",
+        ),
         (["model", "bert-bsae"], "did you mean bert-base? there are bert-base, bert-large"),
         (["compare", "missing.json", "b.json"], "missing.json"),
     ],
@@ -145,6 +151,24 @@ def test_models_end_to_end(capsys, tmp_path, peaks, family):
     assert max(losses) - min(losses) < 0.02
     assert {entry["implementation"] for entry in result["breakdown"]} == implementations
     assert (pictures / "tiny-model_breakdown.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minilm", "bert-base"])
+def test_swaps_end_to_end(capsys, tmp_path, peaks, name):
+    file = tmp_path / "swap.json"
+    with tiny_shapes():
+        code, out, err = bench(capsys, "swap", name, "--quick", "--json", file)
+    assert code == 0, out + err
+    rows = load(file)["rows"]
+    assert {row["op"] for row in rows} == {f"swap of {name}"}
+    assert all(row["ms"] is not None and row["against"] for row in rows), rows
+    shapes = {row["shape"].partition(",")[0] for row in rows}
+    if name == "bert-base":
+        assert shapes == {"fine-tuning", "masked LM", "1 x 16"}
+        assert {row["dtype"] for row in rows} == {"bfloat16", "float32"}
+    steps = {row["implementation"] for row in rows if row["direction"] == "step"}
+    assert {"stock autocast, grouped by length", "bigfast swap, pure bf16, random"} <= steps
 
 
 def test_names_become_configurations():

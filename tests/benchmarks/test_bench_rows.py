@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
-from bigfast.benchmarks import machine, memory, report, rows
+from bigfast.benchmarks import machine, report, rows
 from bigfast.benchmarks.case import Case
 from bigfast.benchmarks.timing import CPU, Times, interleave, ratio, summary
+
+from bigfast import memory
 
 FIELDS = {
     *rows.KEY, "ms", "p20_ms", "p80_ms", "rounds", "rate", "unit", "of_peak", "memory_mb", "ratio",

@@ -1,19 +1,18 @@
-"""Peak memory of one call, above what stood before it; measured apart from its time."""
+"""Peak memory of one call, above what stood before it; and how much there is to take."""
 
 import ctypes
 import gc
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from .timing import Call
-
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_mb(call: Call, device: torch.device) -> float | None:
+def peak_mb(call: Callable[[], object], device: torch.device) -> float | None:
     """10^6 bytes at most held during `call` (its results included) beyond those held before.
 
     GPU: torch's allocator. CPU: the resident set's high-water mark, which Linux can reset; None
@@ -42,7 +41,9 @@ def peak_mb(call: Call, device: torch.device) -> float | None:
 
 
 def _kilobytes(key: str) -> int:
-    return int(re.search(rf"{key}:\s+(\d+)", _STATUS.read_text())[1])
+    found = re.search(rf"{key}:\s+(\d+)", _STATUS.read_text())
+    assert found is not None, f"{_STATUS} has no {key}"
+    return int(found[1])
 
 
 def available_bytes(device: torch.device) -> int | None:
@@ -52,4 +53,4 @@ def available_bytes(device: torch.device) -> int | None:
     if sys.platform != "linux":
         return None
     found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-    return int(found[1]) * 1024
+    return None if found is None else int(found[1]) * 1024

@@ -38,6 +38,8 @@ from .library import bump_versions
 _CHUNK_BYTES, _CHUNK_ROWS = 48 << 20, 384
 # On a GPU each chunk costs a pass over dW: so few as leave less than a tenth of the logits at once.
 _GPU_CHUNKS, _GPU_TILE = 12, 128  # rows of a product's tile
+# Of fewer fp32 rows the CPU's product adds up the classes one after another: ten times the error.
+_FEW_ROWS = 16
 _GPU_ALIGNMENT = 64  # classes: products and kernels want rows that begin at whole sectors
 
 
@@ -89,6 +91,15 @@ def _chunk_rows(rows: int, classes: int, itemsize: int, on_gpu: bool = False) ->
     return min(rows, -(-even // _GPU_TILE) * _GPU_TILE) if on_gpu else even
 
 
+def _input_gradient(dz: Tensor, matrix: Tensor, out: Tensor) -> None:
+    """dz W; few rows beside rows of zeros."""
+    rows = dz.shape[0]
+    if rows >= _FEW_ROWS or not dz.is_cpu or dz.dtype != torch.float32:
+        torch.mm(dz, matrix, out=out)
+    else:
+        out.copy_(torch.mm(F.pad(dz, (0, 0, 0, _FEW_ROWS - rows)), matrix)[:rows])
+
+
 def _add_weight_gradient(
     dz: Tensor, x: Tensor, total: Tensor | None, product: Tensor, last: bool
 ) -> Tensor:
@@ -138,7 +149,7 @@ def _run_chunks(
             label_smoothing, z_loss,
         )  # fmt: skip
         if dx is not None:
-            torch.mm(z, matrix, out=dx[part])
+            _input_gradient(z, matrix, dx[part])
         if product is not None:
             last = begin + step >= rows.numel()
             dweight = _add_weight_gradient(z, x[part], dweight, product, last)

@@ -337,6 +337,30 @@ def test_composes(small_chunks):
 
 
 @native
+@pytest.mark.parametrize("rows", [1, 5, 11])
+def test_few_labelled_rows_among_many(rows):
+    """The product of few rows alone is ten times as inexact as stock's, of all of them."""
+    inputs, weight = torch.randn(96, 384), torch.randn(8000, 384) * 0.02
+    target = torch.full((96,), -100)
+    target[:rows] = torch.randint(0, 8000, (rows,))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = []
+        stock = lambda x, w, t: F.cross_entropy(F.linear(x, w), t)
+        for loss, dtype in (
+            (linear_cross_entropy, torch.float32),
+            (stock, torch.float32),
+            (stock, torch.float64),
+        ):
+            leaf = inputs.to(dtype, copy=True).requires_grad_()
+            loss(leaf, weight.to(dtype), target).backward()
+            gradients.append(leaf.grad)
+    finally:
+        torch.set_num_threads(threads)
+    check(*gradients)
+
+
 def test_bits_do_not_depend_on_threads(small_chunks):
     """What is ours does not; whole numbers keep torch's products exact, which may."""
     input, weight = torch.randint(-2, 3, (70, 16)).float(), torch.randint(-2, 3, (900, 16)).float()

@@ -143,8 +143,7 @@ def verify(
     told = _Told(tell, steps, len(stocks))
     first = next(iter(stocks))
     with torch.autocast(device.type, enabled=False):
-        # The last: in fp32, what stands for the truth must not be what is judged.
-        wide = copy.deepcopy(list(stocks.values())[-1]).to(report.truth)
+        wide = copy.deepcopy(_for_truth(stocks, report.truth)).to(report.truth)
         truth = results(wide, _in(report.truth, batch), steps, told.of("truth"))
         del wide
     plains = [
@@ -205,6 +204,13 @@ def _stocks(stock: nn.Module) -> dict[str, nn.Module]:
             return found
         found[other] = plain
     return found
+
+
+def _for_truth(stocks: dict[str, nn.Module], dtype: torch.dtype) -> nn.Module:
+    """In fp64 it attends by sdpa where it can: transformers' eager attention takes its softmax in
+    fp32. In fp32, what stands for the truth must not be what is judged: the last."""
+    last = list(stocks.values())[-1]
+    return stocks.get("sdpa", last) if dtype == torch.float64 else last
 
 
 def _rounds_more(dtype: torch.dtype, device: torch.device) -> bool:

@@ -80,7 +80,7 @@ def equals_stock(model, *inputs, autocast=False):
     {}, {"norm_first": True}, {"activation": "gelu"}, {"batch_first": False}, {"bias": False},
     {"activation": nn.GELU("tanh"), "norm_first": True, "batch_first": False}, {"norm": True},
     {"activation": torch.sigmoid},
-], ids=str)  # fmt: skip
+], ids=lambda layer: "-".join(layer) or "plain")  # fmt: skip
 @pytest.mark.parametrize("side", ["none", "right", "left"])
 def test_equals_stock(layer, side):
     ids, padding = batch(side)

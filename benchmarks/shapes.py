@@ -31,7 +31,17 @@ MODELS = {
     "gpt2-medium": Model(1024, 24, 16, 4096, 50257),
     "minilm": Model(384, 6, 12, 1536, 30522),
     "modernbert-base": Model(768, 22, 12, 1152, 50368),
+    "roberta-base": Model(768, 12, 12, 3072, 50265),
+    "electra-base": Model(768, 12, 12, 3072, 30522),
+    "distilbert-base": Model(768, 6, 12, 3072, 30522),
 }
+# Those that are timed stock and swapped, and what transformers calls their kind.
+SWAPPED = {
+    "minilm": "bert", "bert-base": "bert", "roberta-base": "roberta", "electra-base": "electra",
+    "distilbert-base": "distilbert", "modernbert-base": "modernbert", "gpt2": "gpt2",
+}  # fmt: skip
+# Those of which there is a BERT or GPT of ours.
+OURS = [name for name in MODELS if name.startswith(("bert", "minilm", "gpt2"))]
 TINY = Model(64, 1, 2, 128, 101)
 LENGTHS = (64, 128, 512, 1024, 2048)
 GPU_TIMES, GPU_MOST = 16, 32768

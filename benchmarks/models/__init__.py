@@ -14,11 +14,10 @@ from bigfast.train.memory import keep_freed_memory
 from .. import machine
 from ..rows import Row, add_shares
 from ..run import Tell
-from ..shapes import MODELS, model
+from ..shapes import OURS, model
 from . import bert, gpt2
 from .workload import Workload
 
-NAMES = [name for name in MODELS if name.startswith(("bert", "minilm", "gpt2"))]
 FORMULA = (
     "FLOPs: 6 W T for W weights of the layers' matrices on T real tokens, 6 W R for the head on R "
     "labelled rows, and 12 L N S^2 for the attention of a sequence of S (half of it causal); a "
@@ -29,11 +28,11 @@ FORMULA = (
 
 def find(name: str) -> BertConfig | GPT2Config:
     """The configuration of a model by its name; ValueError for any other name."""
-    if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, 1)
+    if name not in OURS:
+        close = difflib.get_close_matches(name, OURS, 1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(
-            f"model {name!r} is no folder, and not a name; {hint}there are {', '.join(NAMES)}"
+            f"model {name!r} is no folder, and not a name; {hint}there are {', '.join(OURS)}"
         )
     size = model(name)
     if name.startswith("gpt2"):

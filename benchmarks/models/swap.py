@@ -2,28 +2,36 @@
 loop, torch's fused AdamW, the same batches.
 
 Stock's settings need no code of ours: bf16 autocast, pure bf16, batches grouped by length, the
-labelled rows gathered before the head; `SentenceTransformer.encode` sorts by length by itself.
+labelled rows gathered before the head; `SentenceTransformer.encode` sorts by length by itself. A
+swapped model takes batches as they come: packed, their order costs nothing.
 """
 
 import copy
 import difflib
+import re
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+)
 from transformers import BertConfig as StockConfig
 from transformers import BertForMaskedLM as StockMaskedLM
-from transformers import BertForSequenceClassification as StockClassifier
 from transformers import BertModel as StockModel
+from transformers.pytorch_utils import Conv1D
 
 import bigfast
-from bigfast.models import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
+from ..shapes import SWAPPED, is_tiny, model, sst2_lengths
 from ..shapes import batch as scaled
-from ..shapes import is_tiny, model, sst2_lengths
 from ..shapes import length as fitting
+from . import gpt2
 from .bert import (
     BATCH,
     BYTES,
@@ -35,7 +43,7 @@ from .bert import (
     pooled_batches,
     sentence_batches,
 )
-from .training import Batch, entry, full_loss, our_config, real_tokens, stock_adamw, stock_steps
+from .training import Batch, entry, full_loss, real_tokens, stock_adamw, stock_steps
 from .workload import Entry, Workload
 
 HALF, FEW = 16, 16  # sequences of a half-padded batch; tokens of one sentence
@@ -43,17 +51,25 @@ CORPUS = 640  # sentences to encode: twenty batches
 
 
 def workloads(name: str, device: torch.device) -> list[Workload]:
-    """Of a name in `NAMES`; ValueError for any other."""
-    if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, 1)
+    """Of a name in `SWAPPED`; ValueError for any other."""
+    if name not in SWAPPED:
+        close = difflib.get_close_matches(name, SWAPPED, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"swap of {name!r}: {hint}there are {', '.join(NAMES)}")
-    size = model(name)
-    config = StockConfig(
-        vocab_size=size.vocab, hidden_size=size.hidden, intermediate_size=size.inner,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads,
+        raise ValueError(f"swap of {name!r}: {hint}there are {', '.join(SWAPPED)}")
+    size, kind = model(name), SWAPPED[name]
+    config = AutoConfig.for_model(
+        kind, vocab_size=size.vocab, hidden_size=size.hidden, num_hidden_layers=size.layers,
+        num_attention_heads=size.heads, pad_token_id=1 if kind == "roberta" else 0,
+        **{"hidden_dim" if kind == "distilbert" else "intermediate_size": size.inner},
     )  # fmt: skip
-    return NAMES[name](config, device)
+    match name:
+        case "minilm":
+            return _minilm(config, device)
+        case "bert-base":
+            return _bert_base(config, device)
+        case "gpt2":
+            return [_causal_lm(config, device)]
+    return [_half_padded(config, device)]
 
 
 def _minilm(config: StockConfig, device: torch.device) -> list[Workload]:
@@ -66,26 +82,25 @@ def _minilm(config: StockConfig, device: torch.device) -> list[Workload]:
 
 
 def _bert_base(config: StockConfig, device: torch.device) -> list[Workload]:
-    length = fitting(LENGTH)
-    generator = torch.Generator().manual_seed(0)
-    rows = scaled(HALF, device)
-    lengths = torch.randint(1, length + 1, (POOL * rows,), generator=generator)
-    lengths[: POOL * rows : rows] = length
-    halves = pooled_batches(config, device, lengths)
-    shape = f"fine-tuning, {rows} x {length}, half padding"
     return [
-        _fine_tuning(config, shape, *halves),
-        _fine_tuning(config, shape, *halves, dtype="float32"),
-        _masked_lm(config, masked_batch(config, length, device, scaled(BATCH, device))),
+        _half_padded(config, device),
+        _half_padded(config, device, "float32"),
+        _masked_lm(config, masked_batch(config, fitting(LENGTH), device, scaled(BATCH, device))),
         _one_sentence(config, device, "bfloat16"),
         _one_sentence(config, device, "float32"),
     ]
 
 
-NAMES: dict[str, Callable[[StockConfig, torch.device], list[Workload]]] = {
-    "minilm": _minilm,
-    "bert-base": _bert_base,
-}
+def _half_padded(
+    config: PreTrainedConfig, device: torch.device, dtype: str = "bfloat16"
+) -> Workload:
+    """Fine-tuning on lengths that are uniform up to LENGTH, the longest in every batch."""
+    length, rows = fitting(LENGTH), scaled(HALF, device)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, length + 1, (POOL * rows,), generator=generator)
+    lengths[: POOL * rows : rows] = length
+    shape = f"fine-tuning, {rows} x {length}, half padding"
+    return _fine_tuning(config, shape, *pooled_batches(config, device, lengths), dtype=dtype)
 
 
 # Steps --------------------------------------------------------------------------------------------
@@ -98,20 +113,40 @@ def _swapped(stock: nn.Module) -> nn.Module:
     return made
 
 
+def _flops(stock: nn.Module, lengths: Tensor, rows: int) -> float:
+    """FLOPs of a step on sequences of these lengths, of which the head sees `rows` tokens."""
+    weights = {"layers": 0, "heads": 0}
+    for name, module in stock.named_modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            weights["layers" if re.search(r"\.\d+\.", name) else "heads"] += module.weight.numel()
+    config = stock.config
+    products = weights["layers"] * int(lengths.sum()) + weights["heads"] * rows
+    attention = 0
+    for kind in getattr(config, "layer_types", ["full_attention"] * config.num_hidden_layers):
+        pairs = lengths.square()
+        if kind == "sliding_attention":  # so far to either side
+            hidden = (lengths - config.local_attention // 2).clamp(min=1)
+            pairs = pairs - hidden * (hidden - 1)
+        attention += int(pairs.sum())
+    halves = 2 if config.model_type == "gpt2" else 1  # causal
+    return 6 * products + 12 * config.hidden_size * attention / halves
+
+
 def _fine_tuning(
-    config: StockConfig,
+    config: PreTrainedConfig,
     shape: str,
     random: list[Batch],
     grouped: list[Batch],
     dtype: str = "bfloat16",
 ) -> Workload:
+    make = AutoModelForSequenceClassification.from_config
     with torch.device("meta"):
-        sized = BertForSequenceClassification(our_config(BertConfig, config))
-    tokens = real_tokens(random) // len(random)
-    pairs = sum(int(b["attention_mask"].sum(1).square().sum()) for b in random) // len(random)
+        sized = make(config)
+    lengths = torch.cat([batch["attention_mask"].sum(1) for batch in random])
+    rows = len(random[0]["input_ids"])
 
     def build() -> dict[str, Entry]:
-        stock = StockClassifier(config).to(random[0]["input_ids"].device).train()
+        stock = make(config).to(random[0]["input_ids"].device).train()
         settings = {"fp32": (stock, False)}
         if dtype == "bfloat16":
             bf16 = copy.deepcopy(stock).to(torch.bfloat16)
@@ -119,16 +154,43 @@ def _fine_tuning(
         entries = {}
         for precision, (plain, autocast) in settings.items():
             optimizer = stock_adamw(plain)
-            for who, one in (("stock", plain), ("bigfast swap,", _swapped(plain))):
-                for order, batches in (("random", random), ("grouped by length", grouped)):
-                    call = stock_steps(one, optimizer, batches, full_loss, autocast)
-                    made = entry(call, one, batches, full_loss, autocast, random[0])
-                    entries[f"{who} {precision}, {order}"] = made
+            for name, one, batches in (
+                (f"stock {precision}, random", plain, random),
+                (f"stock {precision}, grouped by length", plain, grouped),
+                (f"bigfast swap, {precision}", _swapped(plain), random),
+            ):
+                call = stock_steps(one, optimizer, batches, full_loss, autocast)
+                entries[name] = entry(call, one, batches, full_loss, autocast, random[0])
         return entries
 
     return Workload(
-        f"{shape}, dropout 0.1", "step", build, tokens,
-        sized.flops(tokens, pairs, len(random[0]["input_ids"])), dtype=dtype,
+        f"{shape}, dropout 0.1", "step", build, real_tokens(random) // len(random),
+        _flops(sized, lengths.cpu(), rows * len(random)) / len(random), dtype=dtype,
+        bytes_needed=BYTES * sum(p.numel() for p in sized.parameters()),
+    )  # fmt: skip
+
+
+def _causal_lm(config: PreTrainedConfig, device: torch.device) -> Workload:
+    rows, length = scaled(gpt2.BATCH, device), fitting(gpt2.LENGTH)
+    batch = gpt2.make_batch(config, rows, length, device)
+    with torch.device("meta"):
+        sized = GPT2LMHeadModel(config)
+
+    def build() -> dict[str, Entry]:
+        stock = GPT2LMHeadModel(config).to(device).train()
+        bf16 = copy.deepcopy(stock).to(torch.bfloat16)
+        entries = {}
+        for precision, plain, autocast in (("autocast", stock, True), ("pure bf16", bf16, False)):
+            optimizer = stock_adamw(plain)
+            for name, one in (("stock", plain), ("bigfast swap,", _swapped(plain))):
+                call = stock_steps(one, optimizer, [batch], gpt2.stock_loss, autocast)
+                made = entry(call, one, [batch], gpt2.stock_loss, autocast, batch)
+                entries[f"{name} {precision}"] = made
+        return entries
+
+    return Workload(
+        f"causal LM, {rows} x {length}, dropout 0.1", "step", build, rows * length,
+        _flops(sized, torch.full((rows,), length), rows * (length - 1)),
         bytes_needed=BYTES * sum(p.numel() for p in sized.parameters()),
     )  # fmt: skip
 
@@ -137,7 +199,8 @@ def _masked_lm(config: StockConfig, batch: Batch) -> Workload:
     rows, length = batch["input_ids"].shape
     tokens = rows * length
     with torch.device("meta"):
-        sized = BertForMaskedLM(our_config(BertConfig, config))
+        sized = StockMaskedLM(config)
+    labelled = int((batch["labels"] != -100).sum())
 
     def build() -> dict[str, Entry]:
         stock = StockMaskedLM(config).to(batch["input_ids"].device).train()
@@ -158,7 +221,7 @@ def _masked_lm(config: StockConfig, batch: Batch) -> Workload:
 
     return Workload(
         f"masked LM, {rows} x {length} full rows, 15 % labelled, dropout 0.1", "step", build,
-        tokens, sized.flops(tokens, rows * length**2, int((batch["labels"] != -100).sum())),
+        tokens, _flops(sized, torch.full((rows,), length), labelled),
         bytes_needed=BYTES * sum(p.numel() for p in sized.parameters()),
     )  # fmt: skip
 
@@ -170,7 +233,7 @@ def _one_sentence(config: StockConfig, device: torch.device, dtype: str) -> Work
     tokens = fitting(FEW)
     ids = torch.randint(1, config.vocab_size, (1, tokens), device=device)
     with torch.device("meta"):
-        sized = BertForMaskedLM(our_config(BertConfig, config))
+        sized = StockModel(config)
     state: dict[str, nn.Module] = {}
 
     @torch.inference_mode()
@@ -186,7 +249,7 @@ def _one_sentence(config: StockConfig, device: torch.device, dtype: str) -> Work
 
     wide = lambda: encode(copy.deepcopy(state["stock"]).double())
     return Workload(
-        f"1 x {tokens}", "inference", build, tokens, sized.flops(tokens, tokens**2) / 3,
+        f"1 x {tokens}", "inference", build, tokens, _flops(sized, torch.tensor([tokens]), 1) / 3,
         truth=wide, plain="stock", dtype=dtype,
     )  # fmt: skip
 
@@ -200,7 +263,6 @@ def _encoding_texts(device: torch.device) -> list[Workload]:
     from sentence_transformers import SentenceTransformer
 
     stock = SentenceTransformer(str(get_model_path()), device=str(device))
-    config = stock[0].auto_model.config
     words = [w for w in stock.tokenizer.get_vocab() if w.isalpha() and w.isascii()]
     lengths = sst2_lengths(SENTENCES if is_tiny() else CORPUS)
     draw = torch.Generator().manual_seed(0)
@@ -208,9 +270,9 @@ def _encoding_texts(device: torch.device) -> list[Workload]:
         " ".join(words[i] for i in torch.randint(len(words), (n - 2,), generator=draw).tolist())
         for n in lengths.tolist()
     ]
-    tokens, pairs = int(lengths.sum()), int(lengths.square().sum())
+    tokens = int(lengths.sum())
     with torch.device("meta"):
-        sized = BertForMaskedLM(our_config(BertConfig, config))
+        sized = StockModel(stock[0].auto_model.config, add_pooling_layer=False)
 
     def encode(one: nn.Module) -> Tensor:
         return one.encode(texts, batch_size=SENTENCES, convert_to_tensor=True).float()
@@ -226,7 +288,7 @@ def _encoding_texts(device: torch.device) -> list[Workload]:
     return [
         Workload(
             f"SentenceTransformer.encode, {len(texts)} texts of SST-2's lengths, batch {SENTENCES}",
-            "inference", build, tokens, sized.flops(tokens, pairs) / 3,
+            "inference", build, tokens, _flops(sized, lengths, 0) / 3,
             truth=lambda: encode(copy.deepcopy(stock).double()).double(),
         )
     ]  # fmt: skip

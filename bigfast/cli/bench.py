@@ -47,7 +47,7 @@ example:
 
 def build() -> argparse.ArgumentParser:
     from bigfast.benchmarks import run as ops
-    from bigfast.benchmarks.shapes import MODELS
+    from bigfast.benchmarks.shapes import OURS, SWAPPED
 
     parser = _parser(
         None,
@@ -67,17 +67,17 @@ def build() -> argparse.ArgumentParser:
         commands, "model", "Training steps and inference of a whole model, with the share of each "
         "op. Its weights are random.", MODEL_EXAMPLE,
     )  # fmt: skip
-    models = ", ".join(name for name in MODELS if "modern" not in name)
     one.add_argument(
         "model", metavar="NAME|DIR",
-        help=f"{models}, or a Hugging Face folder of a BERT or GPT-2, whose config.json is read",
+        help=f"{', '.join(OURS)}, or a Hugging Face folder of a BERT or GPT-2, whose config.json "
+        "is read",
     )  # fmt: skip
     _add_measuring(one, "one training step, fewer rounds, nothing compiled")
     one = _parser(
         commands, "swap", "A model of transformers against itself swapped: fine-tuning with "
-        "padding, masked LM, one sentence, SentenceTransformer.encode.", SWAP_EXAMPLE,
+        "padding, masked and causal LM, one sentence, SentenceTransformer.encode.", SWAP_EXAMPLE,
     )  # fmt: skip
-    one.add_argument("model", metavar="NAME", help="minilm or bert-base")
+    one.add_argument("model", metavar="NAME", help=", ".join(SWAPPED))
     _add_measuring(one, "fewer rounds")
     one = _parser(
         commands, "compare", "The times of two results, row by row: green where B is faster and "

@@ -1,15 +1,19 @@
 """python -m bigfast.benchmarks.figures: README's figures and tables, from the committed results."""
 
+import importlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bigfast.cli import info
+from bigfast.hf.swap import FAMILIES, FUSIONS
 
 from . import page, plots
 from .machine import sentence
 from .report import number
 from .rows import Row, is_ours, load
+from .swaps import SWAP_OF, comparisons
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
@@ -48,6 +52,46 @@ def _ratio(row: Row) -> str:
     return "" if row["ratio"] is None else "{:.2f}x ({:.2f}-{:.2f})".format(*row["ratio"])
 
 
+def swap_table(results: Sequence[dict[str, Any]]) -> str:
+    """Per workload: stock as most write it, its best setting, swapped; ms, and MB beyond weights
+    and optimizer states."""
+    lines = [
+        "| workload | stock, usual | stock, best setting | swapped | faster than usual | than best "
+        "| memory of usual |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for label, usual, best, ours in comparisons(results):
+        usually, at_best = (f"{row['ms'] / ours['ms']:.2f}x" for row in (usual, best))
+        bold = "**" if best["ms"] < ours["ms"] else ""
+        lines.append(
+            f"| {label} | {_setting(usual)} | {_setting(best)} | {_setting(ours)} | "
+            f"{usually} | {bold}{at_best}{bold} | {_memory(ours, usual)} |"
+        )
+    return "\n".join(lines)
+
+
+def _setting(row: Row) -> str:
+    name = re.sub("^(stock|bigfast swap),? ?", "", row["implementation"])
+    return f"{number(row['ms'])} ms" + (f" ({name})" if name else "")
+
+
+def _memory(ours: Row, usual: Row) -> str:
+    if not ours["memory_mb"] or not usual["memory_mb"]:
+        return ""
+    return f"{ours['memory_mb'] / usual['memory_mb']:.0%}"
+
+
+def family_table() -> str:
+    """The families that `swap` knows, and what it swaps in each."""
+    lines = [f"| family | {' | '.join(FUSIONS)} |", "|---" * (1 + len(FUSIONS)) + "|"]
+    for module in FAMILIES.values():
+        rules = importlib.import_module(module).family.rules.values()
+        swapped = {fusion for fusion, replacement, _ in rules if replacement is not None}
+        cells = ["yes" if fusion in swapped else "-" for fusion in FUSIONS]
+        lines.append(f"| {module.rpartition('.')[2]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def op_table(result: dict[str, Any]) -> str:
     """Times as fast as the fastest rival, per case; below 1.00x we lose."""
     directions = ("forward", "backward", "both")
@@ -79,42 +123,49 @@ def fill(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
-def pictures(with_ops: bool) -> str:
-    """Those that there are, for README."""
-    captions = {"bench/bert-base_breakdown.png": "Where the time of the step goes"}
-    if with_ops:
-        captions = {"ops.png": "Ops against the fastest rival ([all](docs/ops.md))"} | captions
-        captions["bench/roofline.png"] = "Ops under this machine's roof"
-    return "\n\n".join(
-        f"{caption}:\n\n![{caption.split(' (')[0]}](docs/{name})"
-        for name, caption in captions.items()
-        if (DOCS / name).exists()
+def _write_ops(result: dict[str, Any]) -> None:
+    (DOCS / "ops.png").write_bytes(plots.speedups(result, "bfloat16", brief=True))
+    (DOCS / "ops.md").write_text(
+        "# Every op against its fastest rival\n\n"
+        "How many times faster, which rival, and the share of the measured copy bandwidth or "
+        "matrix product (above 100 % the data was in cache); medians of rounds taken in turn, "
+        "intervals in the JSON. Bold: we lose.\nWritten by `make bench` from "
+        f"`benchmarks/results/cpu/ops.json`: {sentence(result['machine'])}.\n\n"
+        "![Ops in bf16](bench/speedup_bf16.png)\n\n![Roofline](bench/roofline.png)\n\n"
+        f"{op_table(result)}\n"
+    )
+
+
+def _write_models(results: Sequence[dict[str, Any]]) -> None:
+    tables = "\n\n".join(f"{step_table(r)}\n\n{sentence(r['machine'])}." for r in results)
+    (DOCS / "models.md").write_text(
+        "# Whole models: training steps, inference, decoding\n\n"
+        "Each implementation takes its turn in one process, every rival in its best setting that "
+        "needs no code of ours; % of peak counts real tokens alone; MB beyond weights and "
+        "optimizer states. Written by `make bench` from `benchmarks/results/cpu/`.\n\n"
+        "![Where the time of the step goes](bench/bert-base_breakdown.png)\n\n"
+        f"{tables}\n"
     )
 
 
 def main() -> None:
     results = {path.stem: load(path) for path in sorted(RESULTS.glob("*.json"))}
     page.write(list(results.values()), DOCS / "bench")
-    bert = results["bert-base"]
-    first = f"{bert['rows'][0]['direction']}: {bert['rows'][0]['shape']}"
-    (DOCS / "bert_base_step.png").write_bytes(plots.steps(bert, only=first))
     models = [result for result in results.values() if result["kind"] == "model"]
+    swaps = [result for result in models if result["rows"][0]["op"].startswith(SWAP_OF)]
+    (DOCS / "swap.png").write_bytes(plots.swaps(swaps))
+    _write_models(models)
+    _write_ops(results["ops"])
     readme = ROOT / "README.md"
-    text = fill(readme.read_text(), "steps", "\n\n".join(map(step_table, models)))
-    text = fill(text, "machine", sentence(bert["machine"]))
-    text = fill(text, "pictures", pictures("ops" in results))
-    readme.write_text(fill(text, "ops", info.markdown(*info.table())))
-    if "ops" in results:
-        (DOCS / "ops.png").write_bytes(plots.speedups(results["ops"], "bfloat16", brief=True))
-        (DOCS / "ops.md").write_text(
-            "# Every op against its fastest rival\n\n"
-            "How many times faster, which rival, and the share of the measured copy bandwidth or "
-            "matrix product (above 100 % the data was in cache); medians of rounds taken in turn, "
-            "intervals in the JSON. Bold: we lose.\nWritten by `make bench` from "
-            f"`benchmarks/results/cpu/ops.json`: {sentence(results['ops']['machine'])}.\n\n"
-            "![Ops in bf16](bench/speedup_bf16.png)\n\n![Roofline](bench/roofline.png)\n\n"
-            f"{op_table(results['ops'])}\n"
-        )
+    text = readme.read_text()
+    for name, content in {
+        "swaps": swap_table(swaps),
+        "families": family_table(),
+        "machine": sentence(swaps[0]["machine"]),
+        "ops": info.markdown(*info.table()),
+    }.items():
+        text = fill(text, name, content)
+    readme.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every picture of a result: speed-ups, roofline, step times, breakdown, memory. PNG in memory."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .rows import Row, is_ours
+from .swaps import comparisons
 
 OURS, RIVAL, LOSS = "#1b7f5c", "#9aa5b1", "#c0392b"
 DIRECTIONS = {"forward": "#8cc5ae", "backward": "#4aa583", "both": "#1b7f5c", "step": "#1b7f5c"}
@@ -24,7 +25,7 @@ SHORT = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 def pictures(result: dict[str, Any]) -> dict[str, bytes]:
     """PNG by name; those for which the result has rows."""
     if result["kind"] == "model":
-        name = result["rows"][0]["op"]
+        name = result["rows"][0]["op"].replace(" ", "-")
         drawn = {f"{name}_steps": steps(result), f"{name}_memory": model_memory(result)}
         if result.get("breakdown"):
             drawn[f"{name}_breakdown"] = breakdown(result)
@@ -218,6 +219,38 @@ def steps(result: dict[str, Any], only: str | None = None) -> bytes:
         return ms if share is None else f"{ms}   {share:.0%} of peak"
 
     return _panels(groups, "ms", text, title, label)
+
+
+def swaps(results: Sequence[dict[str, Any]]) -> bytes:
+    """A pair of bars per workload: swapped against stock's best setting, and against the usual."""
+    found = list(comparisons(results))
+    if not found:
+        return b""
+
+    def plot(axes: Axes) -> None:
+        for y, (_, usual, best, ours) in enumerate(found):
+            pair = ((y - 0.2, best, OURS), (y + 0.2, usual, RIVAL))
+            for at, rival, colour in pair if usual is not best else ((y, best, OURS),):
+                times = rival["ms"] / ours["ms"]
+                low, high = rival["p20_ms"] / ours["p80_ms"], rival["p80_ms"] / ours["p20_ms"]
+                spread = [[max(times - low, 0)], [max(high - times, 0)]]
+                axes.barh(
+                    at, times, 0.36, color=LOSS if times < 1 else colour, xerr=spread,
+                    error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
+                )  # fmt: skip
+                axes.annotate(
+                    f"{times:.2f}x  {rival['implementation'].removeprefix('stock ')}",
+                    (max(times, high), at), (5, 0), textcoords="offset points", va="center",
+                    fontsize=7,
+                )  # fmt: skip
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_xlim(0, 1.3 * max(usual["p80_ms"] / ours["p20_ms"] for _, usual, _, ours in found))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+        axes.set_xlabel("times as fast as stock in its best setting (green), in the usual (grey)")
+        _names(axes, [comparison.label.replace(", ", "\n", 1) for comparison in found], 7.5)
+
+    title = f"bigfast.swap(model), {_machine(results[0])}"
+    return _draw(plot, 9.5, 1.2 + 0.5 * len(found), title)
 
 
 def model_memory(result: dict[str, Any]) -> bytes:

@@ -151,10 +151,11 @@ def _measure(chosen: argparse.Namespace, place: torch.device, progress: Any) -> 
 
     if chosen.command == "swap":
         from bigfast.benchmarks.models import swap
+        from bigfast.benchmarks.swaps import SWAP_OF
 
         found = swap.workloads(chosen.model, place)
         with report.progress(progress) as tell:
-            return models.measure_all(f"swap of {chosen.model}", found, place, chosen.quick, tell)
+            return models.measure_all(SWAP_OF + chosen.model, found, place, chosen.quick, tell)
 
     name, config = chosen.model, None
     if Path(name).is_dir():

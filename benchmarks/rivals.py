@@ -4,15 +4,18 @@ Every one runs in its best setting that needs no code of ours. One that cannot r
 with the reason.
 """
 
+import logging
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._functorch import config
 
 Function = Callable[..., Any]
@@ -29,6 +32,31 @@ def keeping_graphs(kept: bool) -> AbstractContextManager:
     """Around compiling and calling what runs the backward of one forward more than once: compiled
     code may not reuse what the forward saved, then."""
     return config.patch(donated_buffer=False) if kept else nullcontext()
+
+
+def onnx_runtime(module: nn.Module, *arguments: Tensor) -> Function | None:
+    """f(*arguments) -> the module's first output, exported and run by ONNX Runtime on the CPU on as
+    many threads as torch; None where it or torch's exporter is not installed."""
+    if any(find_spec(name) is None for name in ("onnxruntime", "onnx", "onnxscript")):
+        return None
+    runtime = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)  # the exporter tells what it does not need
+        file = Path(folder, "model.onnx")
+        torch.onnx.export(module, arguments, file, dynamo=True, verbose=False)
+        logging.disable(logging.NOTSET)
+        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    first = session.get_outputs()[0].name
+
+    def run(*arguments: Tensor) -> Tensor:
+        feed = {name: tensor.numpy() for name, tensor in zip(names, arguments, strict=True)}
+        return torch.from_numpy(session.run([first], feed)[0])
+
+    return run
 
 
 def liger(name: str, call: Function) -> dict[str, Function]:

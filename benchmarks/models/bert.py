@@ -20,7 +20,7 @@ import bigfast
 from bigfast.models import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from bigfast.optim import AdamW
 
-from ..rivals import compiled
+from ..rivals import compiled, onnx_runtime
 from ..shapes import batch as scaled
 from ..shapes import length as fitting
 from ..shapes import sst2_lengths
@@ -57,6 +57,7 @@ def workloads(config: StockConfig, device: torch.device, quick: bool) -> list[Wo
     random, grouped = sentence_batches(config, device, sentences)
     per_step = real_tokens(random) // len(random)
     pairs = sum(int(b["attention_mask"].sum(1).square().sum()) for b in random) // len(random)
+    one = masked_batch(config, length, device, 1)
     return [
         Workload(
             f"masked LM, {rows} x {length} full rows, 15 % labelled, dropout 0.1", "step",
@@ -69,13 +70,9 @@ def workloads(config: StockConfig, device: torch.device, quick: bool) -> list[Wo
             partial(fine_tuning, config, random, grouped), per_step,
             classifier.flops(per_step, pairs, sentences), bytes_needed=bytes_needed,
         ),
-        *(
-            encoding(config, batch, shape, device, quick)
-            for shape, batch in {
-                f"1 x {length}": masked_batch(config, length, device, 1),
-                f"{sentences} sentences of SST-2": random[0],
-            }.items()
-        ),
+        encoding(config, one, f"1 x {length}", device, quick),
+        encoding(config, one, f"1 x {length}", device, quick, "float32"),
+        encoding(config, random[0], f"{sentences} sentences of SST-2", device, quick),
     ]  # fmt: skip
 
 
@@ -204,9 +201,14 @@ def fine_tuning(config: StockConfig, random: list[Batch], grouped: list[Batch]) 
 
 
 def encoding(
-    config: StockConfig, batch: Batch, shape: str, device: torch.device, quick: bool
+    config: StockConfig,
+    batch: Batch,
+    shape: str,
+    device: torch.device,
+    quick: bool,
+    dtype: str = "bfloat16",
 ) -> Workload:
-    """The encoder alone, in bf16; its outputs at real tokens are held against fp32's."""
+    """The encoder alone; its outputs at real tokens are held against a wider dtype's."""
     mask = batch["attention_mask"]
     torch.manual_seed(0)
     with torch.device("meta"):
@@ -216,34 +218,55 @@ def encoding(
     state: dict[str, nn.Module] = {}
 
     @torch.inference_mode()
-    def encode(model: nn.Module, autocast: bool = False) -> Tensor:
+    def encode(model: Callable, autocast: bool = False) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             return model(**inputs).last_hidden_state[mask.bool()]
 
     def build() -> dict[str, Entry]:
         torch.manual_seed(0)
         stock = StockMaskedLM(config).to(device).eval()
-        bf16, swapped, _, ours_bf16 = twins(stock, BertForMaskedLM, config)
+        bf16, swapped, ours, ours_bf16 = twins(stock, BertForMaskedLM, config)
         state["stock"] = stock.bert
-        swapped = copy.deepcopy(swapped).to(torch.bfloat16)
-        models = {
-            "stock autocast": (stock.bert, True),
-            "stock pure bf16": (bf16.bert, False),
-            "bigfast bf16": (ours_bf16.bert.eval(), False),
-            "bigfast swap, bf16": (swapped.bert, False),
-        }
+        entry = lambda model, autocast=False: Entry(
+            partial(encode, model, autocast), partial(encode, model, autocast), tokens
+        )
+        if dtype == "float32":
+            entries = {
+                "stock fp32": entry(stock.bert),
+                "bigfast fp32": entry(ours.bert.eval()),
+                "bigfast swap, fp32": entry(swapped.bert),
+            }
+            plain = stock.bert
+        else:
+            entries = {
+                "stock autocast": entry(stock.bert, True),
+                "stock pure bf16": entry(bf16.bert),
+                "bigfast bf16": entry(ours_bf16.bert.eval()),
+                "bigfast swap, bf16": entry(copy.deepcopy(swapped.bert).to(torch.bfloat16)),
+            }
+            plain = bf16.bert
         if not quick:
-            models["stock pure bf16, compiled"] = (compiled(bf16.bert), False)
-        return {
-            name: Entry(
-                partial(encode, model, autocast),
-                partial(encode, bf16.bert if "compiled" in name else model, autocast),
-                tokens, compiled="compiled" in name,
+            name = "stock pure bf16" if plain is bf16.bert else "stock fp32"
+            entries[f"{name}, compiled"] = Entry(
+                partial(encode, compiled(plain)), partial(encode, plain), tokens, compiled=True
             )
-            for name, (model, autocast) in models.items()
-        }  # fmt: skip
+            if dtype == "float32" and device.type == "cpu":
+                entries |= _exported(plain, inputs, tokens)
+        return entries
 
+    wide = lambda: encode(
+        copy.deepcopy(state["stock"]).double() if dtype == "float32" else state["stock"]
+    )
     return Workload(
-        shape, "inference", build, tokens, ours.flops(tokens, pairs) / 3,
-        truth=lambda: encode(state["stock"]),
+        shape, "inference", build, tokens, ours.flops(tokens, pairs) / 3, truth=wide,
+        plain="stock fp32" if dtype == "float32" else "stock pure bf16", dtype=dtype,
     )  # fmt: skip
+
+
+def _exported(stock: nn.Module, inputs: Batch, tokens: int) -> dict[str, Entry]:
+    """ONNX Runtime, where it is installed; a full batch alone, from which nothing is picked."""
+    call = onnx_runtime(stock, *inputs.values())
+    if call is None:
+        return {}
+    run = lambda: call(*inputs.values()).flatten(0, 1)
+    return {"ONNX Runtime": Entry(run, run, tokens)}

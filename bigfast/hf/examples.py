@@ -88,4 +88,12 @@ def example_batch(model: nn.Module, inputs: dict[str, Tensor] | None = None) -> 
             inputs = inputs | {"labels": draw(2, rows)}
         case "QuestionAnswering":
             inputs = inputs | {"start_positions": lengths // 4, "end_positions": lengths // 2}
+        case "ConditionalGeneration":
+            inputs = inputs | {"labels": ids.where(mask.bool(), IGNORED)}
+        case "" if getattr(config, "is_encoder_decoder", False):
+            inputs = inputs | {"decoder_input_ids": ids}
+    if head == "SequenceClassification" and getattr(config, "is_encoder_decoder", False):
+        last = (mask.cumsum(1) == lengths[:, None]) & mask.bool()
+        is_end = ids == config.eos_token_id
+        inputs["input_ids"] = ids.masked_fill(is_end, config.pad_token_id).masked_fill(last, config.eos_token_id)
     return inputs

@@ -241,8 +241,8 @@ class GatedFeedForward(Body):
         if at.dropout is not None:
             x = getattr(self, at.dropout)(x)
         down = getattr(self, at.down)
-        if at.down_is_wide and down.weight.is_floating_point():
-            x = x.to(down.weight.dtype)
+        if at.down_is_wide and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(down.weight.dtype) if down.weight.is_floating_point() else x
         return down(x)
 
 

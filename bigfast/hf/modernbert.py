@@ -30,9 +30,7 @@ family.replace(
     "ModernBertMLP", "mlp", GatedFeedForward, gate="Wi", up=None, down="Wo", activation="act",
     dropout="drop",
 )  # fmt: skip
-family.replace(
-    "ModernBertPredictionHead", "mlp", DenseGeluNorm, activation="act", norm="norm"
-)
+family.replace("ModernBertPredictionHead", "mlp", DenseGeluNorm, activation="act", norm="norm")
 family.replace("ModernBertModel", "unpad", Encoder)
 family.replace(
     "ModernBertForMaskedLM", "loss", MaskedLM, base="model", decoder="decoder",

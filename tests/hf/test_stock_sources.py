@@ -28,11 +28,11 @@ def test_the_table_has_no_more():
     assert set(TABLE["sources"]) == set(MODULES)
 
 
-SOURCE = '''
+SOURCE = """
 class Norm(nn.Module):
     def forward(self, x, dim=-1):
         return x / x.norm(dim=dim)
-'''
+"""
 SAME = '''
 @auto_docstring(custom_intro="A norm.")
 class Norm(nn.Module):

@@ -29,6 +29,19 @@ def add_and_norm(norm: nn.LayerNorm, x: Tensor, residual: Tensor, p: float = 0.0
     )  # fmt: skip
 
 
+def add_then_norm(
+    norm: nn.Module, x: Tensor, residual: Tensor, p: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(norm(r), r) of r = residual + dropout(x), in the wider of their dtypes."""
+    residual = residual.to(torch.promote_types(x.dtype, residual.dtype))
+    options = {"residual": residual, "dropout_p": p, "return_residual": True}
+    if isinstance(norm, RMSNorm):
+        return norm.fused(x, **options)
+    return ops.layer_norm(
+        x, norm.weight, norm.bias, eps=norm.eps, out_dtype=residual.dtype, **options
+    )
+
+
 class _AddNorm(Body):
     names = {"norm": "LayerNorm", "dropout": "dropout"}
 
@@ -101,8 +114,9 @@ class RMSNorm(Body):
         return self.fused(hidden_states)
 
     def fused(self, x: Tensor, **options):
-        """The norm of x, `options` as of ops.rms_norm."""
-        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        """The norm of x, or of its sum with a residual that is as wide; `options` as of
+        ops.rms_norm."""
+        dtype = torch.promote_types(options.get("residual", x).dtype, self.weight.dtype)
         if self.at.in_weights_dtype and self.weight.itemsize == 2:
             dtype = self.weight.dtype
         return ops.rms_norm(
@@ -201,9 +215,13 @@ class FeedForward(ChunkFeedForward):
 
 
 class GatedFeedForward(Body):
-    """down(activation(gate(x)) * up(x))"""
+    """down(dropout(activation(gate(x)) * up(x))). `up` may be None: gate(x) holds both, as halves;
+    and `dropout`: there is none. `down_is_wide`: T5 keeps it in fp32 in models of fp16."""
 
-    names = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj", "activation": "act_fn"}
+    names = {
+        "gate": "gate_proj", "up": "up_proj", "down": "down_proj", "activation": "act_fn",
+        "dropout": None, "down_is_wide": False,
+    }  # fmt: skip
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -217,8 +235,15 @@ class GatedFeedForward(Body):
     def forward(self, x):
         if self.why_not(self):
             return super().forward(x)
-        gate, up = getattr(self, self.at.gate)(x), getattr(self, self.at.up)(x)
-        return getattr(self, self.at.down)(gated(getattr(self, self.at.activation))(gate, up))
+        at = self.at
+        both = [getattr(self, name)(x) for name in (at.gate, at.up) if name is not None]
+        x = gated(getattr(self, at.activation))(*both)
+        if at.dropout is not None:
+            x = getattr(self, at.dropout)(x)
+        down = getattr(self, at.down)
+        if at.down_is_wide and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(down.weight.dtype) if down.weight.is_floating_point() else x
+        return down(x)
 
 
 def gated(activation: nn.Module) -> Callable[..., Tensor] | None:
@@ -228,6 +253,9 @@ def gated(activation: nn.Module) -> Callable[..., Tensor] | None:
         return ops.swiglu
     form = _gelu_form(activation)
     return form and functools.partial(ops.geglu, approximate=form)
+
+
+# Blocks -------------------------------------------------------------------------------------------
 
 
 class PostNormBlock(Body):
@@ -262,3 +290,74 @@ def _undropped(mlp: nn.Module, x: Tensor) -> tuple[Tensor, float]:
     if name is None or why_not_plain(mlp, nn.Dropout, name):
         return mlp(x), 0.0
     return mlp.undropped(x), dropout_p(getattr(mlp, name))
+
+
+class PreNormBlock(Body):
+    """x + mlp(mlp_norm(x)) of x = hidden_states + attention(norm(hidden_states)), this sum in the
+    pass of the norm behind it."""
+
+    names = {"norm": "attn_norm", "attention": "attn", "mlp_norm": "mlp_norm", "mlp": "mlp"}
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        norm = why_not_plain(module, nn.LayerNorm, cls.at.mlp_norm)
+        return norm or why_no_kernel(module, "layer_norm")
+
+    def forward(self, hidden_states, attention_mask=None, **kwargs):
+        if self.why_not(self):
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        at = self.at
+        x = getattr(self, at.norm)(hidden_states)
+        x, _ = getattr(self, at.attention)(x, attention_mask=attention_mask, **kwargs)
+        x, hidden_states = add_then_norm(getattr(self, at.mlp_norm), x, hidden_states)
+        return hidden_states + getattr(self, at.mlp)(x)
+
+
+class PreNormSublayers(Body):
+    """T5's block: attention, in a decoder cross attention, and an MLP, each of them a sublayer
+    x + dropout(inner(layer_norm(x))); every sum but the last in the pass of the norm behind it."""
+
+    @classmethod
+    def why_not(cls, module: nn.Module) -> str | None:
+        for sublayer in module.layer:
+            if type(sublayer).__module__ != cls.__module__:
+                return f"a sublayer is a {type(sublayer).__name__}"
+            if hooked(sublayer) or hooked(sublayer.layer_norm):
+                return "a sublayer or its norm has hooks"
+            if not isinstance(sublayer.layer_norm, RMSNorm):
+                return "its norms stay stock"
+            reason = why_not_plain(sublayer, nn.Dropout, "dropout")
+            if reason is not None:
+                return reason
+        return why_no_kernel(module, "rms_norm")
+
+    def forward(
+        self, hidden_states, attention_mask=None, position_bias=None, encoder_hidden_states=None,
+        encoder_attention_mask=None, encoder_decoder_position_bias=None, past_key_values=None,
+        **kwargs,
+    ):  # fmt: skip
+        # In fp16 stock clamps each sum.
+        if hidden_states.dtype == torch.float16 or self.why_not(self):
+            return super().forward(
+                hidden_states, attention_mask, position_bias, encoder_hidden_states,
+                encoder_attention_mask, encoder_decoder_position_bias,
+                past_key_values=past_key_values, **kwargs,
+            )  # fmt: skip
+        kwargs["past_key_values"] = past_key_values
+        attention, *others, mlp = self.layer
+        x = attention.layer_norm(hidden_states)
+        x, position_bias, _ = attention.SelfAttention(
+            x, mask=attention_mask, position_bias=position_bias, **kwargs
+        )
+        cross_bias, p = None, dropout_p(attention.dropout)
+        if others and encoder_hidden_states is not None:
+            (cross,) = others
+            x, hidden_states = add_then_norm(cross.layer_norm, x, hidden_states, p)
+            x, cross_bias, _ = cross.EncDecAttention(
+                x, mask=encoder_attention_mask, key_value_states=encoder_hidden_states,
+                position_bias=encoder_decoder_position_bias, **kwargs,
+            )  # fmt: skip
+            p = dropout_p(cross.dropout)
+        x, hidden_states = add_then_norm(mlp.layer_norm, x, hidden_states, p)
+        hidden_states = hidden_states + mlp.dropout(mlp.DenseReluDense(x))
+        return hidden_states, position_bias, cross_bias

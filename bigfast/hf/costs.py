@@ -71,7 +71,16 @@ def _train(model: nn.Module, parts: list[Batch]) -> None:
 def _infer(model: nn.Module, parts: list[Batch]) -> None:
     model.eval()
     for part in parts:
-        model(**{name: value for name, value in part.items() if name != "labels"})
+        model(**_unlabelled(model, part))
+
+
+def _unlabelled(model: nn.Module, batch: Batch) -> Batch:
+    """Without the labels; what an encoder-decoder's decoder reads is made of them."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is not None and "labels" in batch and "decoder_input_ids" not in batch:
+        inputs["decoder_input_ids"] = shift(batch["labels"])
+    return inputs
 
 
 def _parts(batch: Batch) -> tuple[list[Batch], list[Batch] | None]:

@@ -26,17 +26,21 @@ def after_padding(
 
 class Embeddings(Body):
     """`position` and `token_type` may be None, or so in a module: there are none. `positions`:
-    what position ids are by default, columns or after_padding."""
+    what position ids are by default, columns or after_padding. `unless` are attributes under which
+    a module computes something else. Where stock takes a mask (B, S), it scales the result."""
 
     names = {
         "word": "word_embeddings", "position": "position_embeddings",
         "token_type": "token_type_embeddings", "norm": "LayerNorm", "dropout": "dropout",
-        "positions": columns,
+        "positions": columns, "unless": (),
     }  # fmt: skip
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
         at = cls.at
+        for name in at.unless:
+            if getattr(module, name):
+                return f"{name} is set"
         tables = [name for name in (at.word, at.position, at.token_type) if _has(module, name)]
         for name in tables:
             table = getattr(module, name)
@@ -53,8 +57,10 @@ class Embeddings(Body):
 
     def forward(self, *args, **kwargs):
         call = self.arguments(args, kwargs)
-        ids = call.get("input_ids")
-        if ids is None or call.get("inputs_embeds") is not None or self.why_not(self):
+        ids, mask = call.get("input_ids"), call.get("mask")
+        of_tokens = mask is None or mask.ndim == 2
+        embeds = call.get("inputs_embeds")
+        if ids is None or embeds is not None or not of_tokens or self.why_not(self):
             return super().forward(*args, **kwargs)
         at = self.at
         word, norm = getattr(self, at.word), getattr(self, at.norm)
@@ -66,7 +72,7 @@ class Embeddings(Body):
         elif position_ids is None:
             position_ids = columns(ids.shape, past, device=ids.device)
         has_types = _has(self, at.token_type)
-        return ops.embedding(
+        x = ops.embedding(
             ids, word.weight, padding_idx=word.padding_idx,
             position=_table(self, at.position), position_ids=position_ids,
             token_type=_table(self, at.token_type),
@@ -76,6 +82,7 @@ class Embeddings(Body):
             # Under autocast too, like stock: with the residual in bf16 errors exceed the policy.
             out_dtype=word.weight.dtype,
         )  # fmt: skip
+        return x if mask is None else x * mask.unsqueeze(2).to(x.dtype)
 
 
 def _has(module: nn.Module, name: str | None) -> bool:

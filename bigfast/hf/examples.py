@@ -69,6 +69,7 @@ def example_batch(model: nn.Module, inputs: dict[str, Tensor] | None = None) -> 
         inputs = {name: torch.stack((x, x.roll(1, 0)), 1) for name, x in inputs.items()}
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     rows, lengths = len(ids), mask.sum(-1)
+    seq2seq = getattr(config, "is_encoder_decoder", False)
     match head:
         case "MaskedLM" | "PreTraining" | "TokenClassification":
             chosen = (draw(4, *ids.shape) == 0) & mask.bool()
@@ -88,4 +89,16 @@ def example_batch(model: nn.Module, inputs: dict[str, Tensor] | None = None) -> 
             inputs = inputs | {"labels": draw(2, rows)}
         case "QuestionAnswering":
             inputs = inputs | {"start_positions": lengths // 4, "end_positions": lengths // 2}
+        case "ConditionalGeneration":
+            inputs = inputs | {"labels": ids.where(mask.bool(), IGNORED)}
+        case "" if seq2seq:
+            inputs = inputs | {"decoder_input_ids": ids}
+    if head == "SequenceClassification" and seq2seq:
+        inputs["input_ids"] = _ended(ids, mask, config.eos_token_id)
     return inputs
+
+
+def _ended(ids: Tensor, mask: Tensor, end: int) -> Tensor:
+    """ids (B, S), the last real one of each sequence and no other its end, which a head reads."""
+    last = (mask.cumsum(1) == mask.sum(1, keepdim=True)) & mask.bool()
+    return ids.masked_fill(ids == end, end + 1).masked_fill(last, end)

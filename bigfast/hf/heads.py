@@ -5,11 +5,16 @@ logits, `skip_logits=True` does without them in eval mode too.
 """
 
 import inspect
+import types
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
-from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
+from transformers.modeling_outputs import (
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    Seq2SeqLMOutput,
+)
 
 from .. import ops
 from ..nn import IGNORED
@@ -20,20 +25,23 @@ from .swap import Body
 class MaskedLM(Body):
     """A model of a base and a head with one label per token.
 
-    `decoder` is the head's last layer, from features to logits; `features` are what comes before it
-    and are called, submodules by name or functions; the modules `through` which they are found are
-    not called. `output` is the class of the result.
+    `decoder` is the head's last layer, from features to logits, or a table of embeddings, with a
+    `bias` found elsewhere; `features` are what comes before it and are called, submodules by name
+    or functions; the modules `through` which they are found are not called. `output` is the class
+    of the result. `variant` gives the names that depend on the module, `unless` why its loss is
+    another.
     """
 
     names = {
-        "base": None, "decoder": None, "features": (), "through": (),
-        "output": MaskedLMOutput,
+        "base": None, "decoder": None, "bias": None, "features": (), "through": (),
+        "output": MaskedLMOutput, "variant": lambda module: {}, "unless": lambda module: None,
     }  # fmt: skip
     not_for_base: tuple[str, ...] = ("labels",)
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
-        for name in cls.at.through:
+        at = cls.parts(module)
+        for name in at.through:
             part = module.get_submodule(name)
             if type(part).__module__ != cls.__module__:
                 return f"{name} is a {type(part).__name__}"
@@ -42,9 +50,17 @@ class MaskedLM(Body):
         # Some heads take the user's loss function, the others know none.
         if cls._counts_items() and module.loss_function not in (ForMaskedLMLoss, ForCausalLMLoss):
             return "loss_function may compute something else"
-        return why_not_plain(module, nn.Linear, cls.at.decoder) or why_no_kernel(
-            module, "linear_cross_entropy"
+        kind = nn.Linear if at.bias is None else nn.Embedding
+        return (
+            at.unless(module)
+            or why_not_plain(module, kind, at.decoder)
+            or why_no_kernel(module, "linear_cross_entropy")
         )
+
+    @classmethod
+    def parts(cls, module: nn.Module) -> types.SimpleNamespace:
+        """The names of this module."""
+        return types.SimpleNamespace(**vars(cls.at) | cls.at.variant(module))
 
     @classmethod
     def _counts_items(cls) -> bool:
@@ -67,7 +83,7 @@ class MaskedLM(Body):
         return result if return_dict else result.to_tuple()
 
     def _has_loss(self, call: dict) -> bool:
-        return call.get("labels") is not None
+        return call.get("labels") is not None and "ignore_index" not in call
 
     def _train(self, call: dict, labels: Tensor):
         outputs = self.get_submodule(self.at.base)(**call)
@@ -79,12 +95,13 @@ class MaskedLM(Body):
         sum over `num_items`."""
         labels = labels.reshape(-1)
         rows = (labels != IGNORED).nonzero().squeeze(1)
-        x = x.flatten(0, 1).index_select(0, rows)
-        for step in self.at.features:
+        x, at = x.flatten(0, 1).index_select(0, rows), self.parts(self)
+        for step in at.features:
             x = self.get_submodule(step)(x) if isinstance(step, str) else step(x)
-        decoder = self.get_submodule(self.at.decoder)
+        decoder = self.get_submodule(at.decoder)
+        bias = decoder.bias if at.bias is None else self.get_parameter(at.bias)
         return ops.linear_cross_entropy(
-            x, decoder.weight, labels.index_select(0, rows), linear_bias=decoder.bias,
+            x, decoder.weight, labels.index_select(0, rows), linear_bias=bias,
             num_items=num_items if self._counts_items() else None,
         )  # fmt: skip
 
@@ -103,13 +120,29 @@ class CausalLM(MaskedLM):
     def _has_loss(self, call: dict) -> bool:
         keeps = call.get("logits_to_keep", 0)
         every = isinstance(keeps, int) and keeps == 0
-        return super()._has_loss(call) and every and "ignore_index" not in call
+        return super()._has_loss(call) and every
 
     def _train(self, call: dict, labels: Tensor, logits_to_keep: int | None):
         shifted = call.get("shift_labels")
         if shifted is None:
             shifted = F.pad(labels[..., 1:], (0, 1), value=IGNORED)
         return super()._train({"use_cache": False} | call, shifted)
+
+
+class Seq2SeqLM(MaskedLM):
+    """An encoder-decoder, whose decoder reads the labels shifted by one unless it is given ids.
+
+    `base` is the class whose forward is this model's without the head; `scale` is that of features.
+    """
+
+    names = MaskedLM.names | {"output": Seq2SeqLMOutput, "scale": lambda module: 1.0}
+
+    def _train(self, call: dict, labels: Tensor):
+        if call.get("decoder_input_ids") is None and call.get("decoder_inputs_embeds") is None:
+            call["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels)
+        outputs = self.at.base.forward(self, **{"use_cache": False} | call)
+        x, scale = outputs.last_hidden_state, self.at.scale(self)
+        return self._result(outputs, loss=self._loss(x if scale == 1 else x * scale, labels))
 
 
 class PreTraining(MaskedLM):

@@ -220,8 +220,8 @@ def _pads_right(attention_mask: Tensor, tokens: Tensor) -> bool:
 
 def _packing(attention_mask: Tensor, tokens: Tensor) -> ops.Packing | None:
     """The packing of a mask (B, S) of zeros and ones; None for any other, and without a one."""
-    if attention_mask.shape != tokens.shape[:2]:
-        return None
+    if not isinstance(attention_mask, Tensor) or attention_mask.shape != tokens.shape[:2]:
+        return None  # some models take a dict of masks
     try:
         packing = ops.pack(attention_mask)
     except ValueError:  # other values

@@ -202,7 +202,8 @@ def _stocks(stock: nn.Module) -> dict[str, nn.Module]:
             plain.set_attn_implementation(other)
         except ValueError:  # this family has but one way
             return found
-        found[other] = plain
+        if plain.config._attn_implementation == other:  # some models only warn
+            found[other] = plain
     return found
 
 

@@ -80,6 +80,27 @@ FAMILIES = {
     "qwen3": Tiny("Qwen3", _LLAMA | {"head_dim": 8}, ("attention_dropout",)),
     "smollm3": Tiny("SmolLM3", _LLAMA | {"no_rope_layer_interval": 2}, ("attention_dropout",)),
     "albert": Tiny("Albert", _BERT | {"embedding_size": 48, "hidden_act": "gelu_new"}),
+    "modernbert": Tiny(
+        "ModernBert",
+        {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
+         "num_attention_heads": HEADS, "intermediate_size": INNER, "initializer_range": 0.1,
+         "max_position_embeddings": POSITIONS, "local_attention": 6, "pad_token_id": 0,
+         "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+        dropouts=("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout"),
+    ),
+    "deberta_v2": Tiny(
+        "DebertaV2",
+        _BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
+                 "norm_rel_ebd": "layer_norm", "share_att_key": True, "type_vocab_size": 2},
+    ),
+    "t5": Tiny(
+        "T5",
+        {"vocab_size": VOCABULARY, "d_model": WIDTH, "d_kv": 16, "d_ff": INNER,
+         "num_layers": LAYERS, "num_heads": HEADS, "relative_attention_num_buckets": 8,
+         "relative_attention_max_distance": 12, "feed_forward_proj": "gated-gelu",
+         "decoder_start_token_id": 0},
+        dropouts=("dropout_rate", "classifier_dropout"),
+    ),
 }  # fmt: skip
 
 
@@ -91,7 +112,8 @@ def heads(family: str) -> list[str]:
     """Every class of the family that is a model, without its prefix."""
     prefix = FAMILIES[family].prefix
     names = [n.removeprefix(prefix) for n in stock_module(family).__all__ if n.startswith(prefix)]
-    models = [n for n in names if n.startswith("For") or n in ("Model", "LMHeadModel")]
+    bases = ("Model", "EncoderModel", "LMHeadModel")
+    models = [n for n in names if n.startswith("For") or n in bases]
     return [n for n in models if n not in FAMILIES[family].without]
 
 
@@ -124,12 +146,22 @@ def labelled(model, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
             pairs = {"albert": "sentence_order_label"}
             more[pairs.get(model.base_model_prefix, "next_sentence_label")] = torch.arange(rows) % 2
             more["labels"] = token_labels(inputs)
+        case "ConditionalGeneration":
+            labels = torch.randint(3, VOCABULARY, (rows, 14))
+            more["labels"] = labels.where(torch.arange(14) < mask.sum(1, keepdim=True), IGNORED)
+        case "T5Model":
+            more["decoder_input_ids"] = torch.randint(3, VOCABULARY, (rows, 14))
         case "CausalLM" | "BertLMHeadModel" | "GPT2LMHeadModel":
             more["labels"] = inputs["input_ids"].where(mask.bool(), IGNORED)
         case "TokenClassification":
             more["labels"] = token_labels(inputs, 2)
         case "SequenceClassification":
             more["labels"] = torch.arange(rows) % 2
+            if model.config.is_encoder_decoder:  # it reads the last token of this kind
+                last = mask.cumsum(1) == mask.sum(1, keepdim=True)
+                more["input_ids"] = inputs["input_ids"].masked_fill(
+                    last & mask.bool(), model.config.eos_token_id
+                )
         case "NextSentencePrediction":
             more["labels"] = torch.arange(rows) % 2
         case "MultipleChoice":

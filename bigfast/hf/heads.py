@@ -9,7 +9,11 @@ import inspect
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
-from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
+from transformers.modeling_outputs import (
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    Seq2SeqLMOutput,
+)
 
 from .. import ops
 from ..nn import IGNORED
@@ -22,11 +26,12 @@ class MaskedLM(Body):
 
     `decoder` is the head's last layer, from features to logits; `features` are what comes before it
     and are called, submodules by name or functions; the modules `through` which they are found are
-    not called. `output` is the class of the result.
+    not called. `bias` is a buffer (1, V) that is added to the logits, if there is one. `output` is
+    the class of the result.
     """
 
     names = {
-        "base": None, "decoder": None, "features": (), "through": (),
+        "base": None, "decoder": None, "features": (), "through": (), "bias": None,
         "output": MaskedLMOutput,
     }  # fmt: skip
     not_for_base: tuple[str, ...] = ("labels",)
@@ -83,8 +88,9 @@ class MaskedLM(Body):
         for step in self.at.features:
             x = self.get_submodule(step)(x) if isinstance(step, str) else step(x)
         decoder = self.get_submodule(self.at.decoder)
+        bias = decoder.bias if self.at.bias is None else getattr(self, self.at.bias).squeeze(0)
         return ops.linear_cross_entropy(
-            x, decoder.weight, labels.index_select(0, rows), linear_bias=decoder.bias,
+            x, decoder.weight, labels.index_select(0, rows), linear_bias=bias,
             num_items=num_items if self._counts_items() else None,
         )  # fmt: skip
 
@@ -95,9 +101,10 @@ class MaskedLM(Body):
 
 
 class CausalLM(MaskedLM):
-    """A head whose labels are those of the next token, and whose base may have a cache."""
+    """A head whose labels are those of the next token, and whose base may have a cache. `shifts`:
+    labels are the tokens themselves, not the next ones already."""
 
-    names = MaskedLM.names | {"output": CausalLMOutputWithPast}
+    names = MaskedLM.names | {"output": CausalLMOutputWithPast, "shifts": True}
     not_for_base = ("labels", "logits_to_keep")
 
     def _has_loss(self, call: dict) -> bool:
@@ -106,10 +113,21 @@ class CausalLM(MaskedLM):
         return super()._has_loss(call) and every and "ignore_index" not in call
 
     def _train(self, call: dict, labels: Tensor, logits_to_keep: int | None):
-        shifted = call.get("shift_labels")
+        shifted = call.get("shift_labels") if self.at.shifts else labels
         if shifted is None:
             shifted = F.pad(labels[..., 1:], (0, 1), value=IGNORED)
         return super()._train({"use_cache": False} | call, shifted)
+
+
+class Seq2SeqLM(MaskedLM):
+    """A head on a decoder, which reads its labels one step late if it is given nothing to read."""
+
+    names = MaskedLM.names | {"output": Seq2SeqLMOutput}
+
+    def _train(self, call: dict, labels: Tensor):
+        if call.get("decoder_input_ids") is None and call.get("decoder_inputs_embeds") is None:
+            call["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels)
+        return super()._train(call | {"use_cache": False}, labels)
 
 
 class PreTraining(MaskedLM):

@@ -26,6 +26,7 @@ from ..ops import library
 _FILES = (
     "bert", "roberta", "xlm_roberta", "camembert", "electra", "distilbert", "mpnet", "albert",
     "gpt2", "gpt_neo", "opt", "llama", "mistral", "qwen2", "qwen3", "smollm3",
+    "bart", "vit", "wav2vec2",
 )  # fmt: skip
 FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
 _TORCH = "torch.nn"  # a family for models of no other

@@ -136,6 +136,8 @@ class AudioEncoder(Packed):
         packing = None
         if self.training and attention_mask is not None and not self._goes_stock(kwargs):
             packing = packing_of(attention_mask, hidden_states)
+        if packing is not None and packing.rows.shape[0] == attention_mask.numel():
+            packing = attention_mask = None
         if packing is None:
             return super(Packed, self).forward(hidden_states, attention_mask, **kwargs)
         x = hidden_states.masked_fill(~attention_mask[..., None], 0.0)

@@ -24,7 +24,7 @@ _BERT = {
 _LLAMA = _BERT | {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 # An audio model's frames: 5 samples each.
 _AUDIO = _BERT | {
-    "conv_dim": (32, 32), "conv_kernel": (10, 1), "conv_stride": (5, 1),
+    "conv_dim": (32, 32), "conv_kernel": (5, 1), "conv_stride": (5, 1),
     "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, "mask_time_prob": 0.0,
     "tdnn_dim": (32, 32), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 32,
 }  # fmt: skip

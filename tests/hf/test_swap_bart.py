@@ -243,6 +243,23 @@ def test_gradient_checkpointing(reentrant):
         torch.testing.assert_close(gradient, want[name])
 
 
+def test_layers_compile_whole():
+    _, model = pair(SEQ2SEQ)
+    inputs = inputs_for(model)
+    want = model.train()(**inputs).loss
+    layers = [*model.model.encoder.layers, *model.model.decoder.layers]
+    for layer in layers:
+        layer.compile(fullgraph=True, backend="eager", dynamic=True)
+    torch.testing.assert_close(model(**inputs).loss, want)
+
+
+def test_autocast():
+    model = make("bart", SEQ2SEQ)
+    with torch.autocast("cpu", torch.bfloat16):
+        report = bigfast.verify(model, inputs_for(model), steps=3)
+    assert report.ok, str(report)
+
+
 @pytest.mark.parametrize("where", ["dropout", "attention_dropout", "activation_dropout"])
 def test_dropout_statistics(where):
     """Means and spreads of a swapped model's losses are those of stock's."""

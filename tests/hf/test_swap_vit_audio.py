@@ -220,6 +220,25 @@ def test_an_images_dropout_statistics():
     assert 0.75 < ours.std() / theirs.std() < 1.33
 
 
+@pytest.mark.parametrize(
+    ("family", "head", "layer"),
+    [
+        ("vit", "ForImageClassification", "ViTLayer"),
+        ("wav2vec2", "ForCTC", "Wav2Vec2EncoderLayer"),
+        ("wav2vec2_stable", "ForCTC", "Wav2Vec2EncoderLayerStableLayerNorm"),
+    ],
+)
+def test_layers_compile_whole(family, head, layer):
+    _, model = pair(family, head)
+    inputs = inputs_for(model)
+    want = model.train()(**inputs).loss
+    layers = [module for module in model.modules() if type(module).__name__ == layer]
+    for module in layers:
+        module.compile(fullgraph=True, backend="eager", dynamic=True)
+    assert len(layers) == 2
+    torch.testing.assert_close(model(**inputs).loss, want)
+
+
 # Faults -------------------------------------------------------------------------------------------
 
 

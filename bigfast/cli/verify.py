@@ -174,13 +174,21 @@ def _from_class(module: str, name: str) -> torch.nn.Module:
 def _batch(
     model: torch.nn.Module, folder: Path | None, chosen: argparse.Namespace
 ) -> dict[str, torch.Tensor]:
-    """Texts through the model's own tokenizer, or random ids; with labels for its head."""
-    from bigfast.hf.examples import example_batch, random_inputs, sentences, text_inputs
+    """Texts through the model's own tokenizer, or random inputs; with labels for its head."""
+    from bigfast.hf.examples import (
+        example_batch,
+        input_name,
+        random_inputs,
+        sentences,
+        text_inputs,
+    )
 
-    if folder is None or not any((folder / name).is_file() for name in _TOKENIZERS):
+    reads = input_name(model)
+    tokenizes = folder is not None and any((folder / name).is_file() for name in _TOKENIZERS)
+    if reads != "input_ids" or not tokenizes:
         if chosen.data is not None:
-            raise ValueError(f"--data needs a tokenizer, and {chosen.model} has none")
-        say("no tokenizer: random ids")
+            raise ValueError(f"--data needs a tokenizer, and {chosen.model} has none for {reads}")
+        say("no tokenizer: random ids" if reads == "input_ids" else f"random {reads}")
         return example_batch(model, random_inputs(model, chosen.batch, chosen.length))
     from transformers import AutoTokenizer
 

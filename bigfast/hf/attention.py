@@ -57,7 +57,7 @@ def attend(
     """What transformers calls an attention function; `stock` is the one for other calls.
 
     query (B, H, S, D), key and value (B, Hk, Sk, D) -> (B, S, H, D) and no weights. With
-    `cu_seq_lens_q` B is 1 and the sequences lie one after the other.
+    `cu_seq_lens_q` the sequences lie one after the other: in the only row, or in all rows.
     """
     packed = kwargs.get("cu_seq_lens_q") is not None
     if not _masks_nothing(attention_mask) or (not packed and _stays(module, kwargs)):
@@ -177,10 +177,22 @@ class Attention(Body):
         return {"ALL_ATTENTION_FUNCTIONS": _Interface}
 
     def forward(self, hidden_states, *args, **kwargs):
-        device = hidden_states.device.type
-        if torch.is_autocast_enabled(device):  # once, not in each product
-            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
-        return self.rebound(hidden_states, *args, **kwargs)
+        # Once, not in each product.
+        return self.rebound(*_of_one_dtype(hidden_states), *args, **kwargs)
+
+
+class CrossAttention(Attention):
+    """As Attention, and may attend to other states. Where these are packed, `cu_seq_lens_cross` has
+    the offsets of its queries and of its keys."""
+
+    def forward(
+        self, hidden_states, key_value_states=None, *args, cu_seq_lens_cross=None, **kwargs
+    ):
+        if key_value_states is not None:
+            (key_value_states,) = _of_one_dtype(key_value_states)
+            if cu_seq_lens_cross is not None:
+                kwargs["cu_seq_lens_q"], kwargs["cu_seq_lens_k"] = cu_seq_lens_cross
+        return super().forward(hidden_states, key_value_states, *args, **kwargs)
 
 
 class RotaryAttention(Attention):

@@ -10,8 +10,9 @@ from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
 from .. import ops
+from ..ops import registry
 from .parts import dropout_p, hooked, why_no_kernel, why_not_plain
-from .swap import Body
+from .swap import Body, Family, stock_class
 
 _TANH_GELUS = (
     activations.NewGELUActivation, activations.FastGELUActivation, activations.GELUTanh,
@@ -90,12 +91,14 @@ class LayerNorm(Body):
         return why_no_kernel(module, "layer_norm")
 
     def forward(self, input):
-        if self.why_not(self):
-            return super().forward(input)
-        # Under autocast a GPU's norms give fp32, a CPU's their input's dtype.
-        wide = input.is_cuda and torch.is_autocast_enabled("cuda")
-        dtype = torch.float32 if wide else input.dtype
-        return ops.layer_norm(input, self.weight, self.bias, eps=self.eps, out_dtype=dtype)
+        return super().forward(input) if self.why_not(self) else norm_alone(self, input)
+
+
+def norm_alone(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    # Under autocast a GPU's norms give fp32, a CPU's their input's dtype.
+    wide = x.is_cuda and torch.is_autocast_enabled("cuda")
+    dtype = torch.float32 if wide else x.dtype
+    return ops.layer_norm(x, norm.weight, norm.bias, eps=norm.eps, out_dtype=dtype)
 
 
 class RMSNorm(Body):
@@ -129,9 +132,26 @@ class RMSNorm(Body):
 
 def _gelu_form(activation: nn.Module) -> str | None:
     """What `ops.bias_gelu` calls this activation; None for what it does not compute."""
-    if type(activation) is activations.GELUActivation:
+    kind = stock_class(activation) or type(activation)
+    if kind is activations.GELUActivation:
         return "none"
-    return "tanh" if type(activation) in _TANH_GELUS else None
+    return "tanh" if kind in _TANH_GELUS else None
+
+
+class Gelu(Body):
+    """An activation by itself. In a block that has its MLP's parts as its own, it also says that
+    the MLP is to be fused (layers.py)."""
+
+    def forward(self, input):
+        if registry.why_no_kernel("bias_gelu", input.device.type):
+            return super().forward(input)
+        return ops.bias_gelu(input, approximate=_gelu_form(self))
+
+
+def fuse_gelus(family: Family) -> None:
+    """Swap the family's GELUs, which its blocks hold as parts of their own."""
+    for kind in (activations.GELUActivation, *_TANH_GELUS):
+        family.replace(kind, "mlp", Gelu)
 
 
 def why_not_linear_gelu(module: nn.Module, dense: str, activation: str) -> str | None:
@@ -253,111 +273,3 @@ def gated(activation: nn.Module) -> Callable[..., Tensor] | None:
         return ops.swiglu
     form = _gelu_form(activation)
     return form and functools.partial(ops.geglu, approximate=form)
-
-
-# Blocks -------------------------------------------------------------------------------------------
-
-
-class PostNormBlock(Body):
-    """norm2(x + mlp(x)) of x = norm1(hidden_states + attention(hidden_states)); the mlp's own last
-    dropout, where that is fused, goes with the norm behind it."""
-
-    names = {"attention": "attention", "norm": "sa_layer_norm", "mlp": "ffn",
-             "mlp_norm": "output_layer_norm"}  # fmt: skip
-
-    @classmethod
-    def why_not(cls, module: nn.Module) -> str | None:
-        norms = why_not_plain(module, nn.LayerNorm, cls.at.norm, cls.at.mlp_norm)
-        return norms or why_no_kernel(module, "layer_norm")
-
-    def forward(self, hidden_states, attention_mask=None, **kwargs):
-        if self.why_not(self):
-            return super().forward(hidden_states, attention_mask, **kwargs)
-        at = self.at
-        x, _ = getattr(self, at.attention)(hidden_states, attention_mask=attention_mask, **kwargs)
-        x = add_and_norm(getattr(self, at.norm), x, hidden_states)
-        out, p = _undropped(getattr(self, at.mlp), x)
-        return add_and_norm(getattr(self, at.mlp_norm), out, x, p)
-
-
-def _undropped(mlp: nn.Module, x: Tensor) -> tuple[Tensor, float]:
-    """What the mlp computes but for its last dropout, and that one's p; all of it and 0 where it
-    has to be called."""
-    mine = isinstance(mlp, ChunkFeedForward) and not hooked(mlp) and not mlp.why_not(mlp)
-    if not mine or getattr(mlp, "chunk_size_feed_forward", 0):
-        return mlp(x), 0.0
-    name = mlp.at.dropout
-    if name is None or why_not_plain(mlp, nn.Dropout, name):
-        return mlp(x), 0.0
-    return mlp.undropped(x), dropout_p(getattr(mlp, name))
-
-
-class PreNormBlock(Body):
-    """x + mlp(mlp_norm(x)) of x = hidden_states + attention(norm(hidden_states)), this sum in the
-    pass of the norm behind it."""
-
-    names = {"norm": "attn_norm", "attention": "attn", "mlp_norm": "mlp_norm", "mlp": "mlp"}
-
-    @classmethod
-    def why_not(cls, module: nn.Module) -> str | None:
-        norm = why_not_plain(module, nn.LayerNorm, cls.at.mlp_norm)
-        return norm or why_no_kernel(module, "layer_norm")
-
-    def forward(self, hidden_states, attention_mask=None, **kwargs):
-        if self.why_not(self):
-            return super().forward(hidden_states, attention_mask, **kwargs)
-        at = self.at
-        x = getattr(self, at.norm)(hidden_states)
-        x, _ = getattr(self, at.attention)(x, attention_mask=attention_mask, **kwargs)
-        x, hidden_states = add_then_norm(getattr(self, at.mlp_norm), x, hidden_states)
-        return hidden_states + getattr(self, at.mlp)(x)
-
-
-class PreNormSublayers(Body):
-    """T5's block: attention, in a decoder cross attention, and an MLP, each of them a sublayer
-    x + dropout(inner(layer_norm(x))); every sum but the last in the pass of the norm behind it."""
-
-    @classmethod
-    def why_not(cls, module: nn.Module) -> str | None:
-        for sublayer in module.layer:
-            if type(sublayer).__module__ != cls.__module__:
-                return f"a sublayer is a {type(sublayer).__name__}"
-            if hooked(sublayer) or hooked(sublayer.layer_norm):
-                return "a sublayer or its norm has hooks"
-            if not isinstance(sublayer.layer_norm, RMSNorm):
-                return "its norms stay stock"
-            reason = why_not_plain(sublayer, nn.Dropout, "dropout")
-            if reason is not None:
-                return reason
-        return why_no_kernel(module, "rms_norm")
-
-    def forward(
-        self, hidden_states, attention_mask=None, position_bias=None, encoder_hidden_states=None,
-        encoder_attention_mask=None, encoder_decoder_position_bias=None, past_key_values=None,
-        **kwargs,
-    ):  # fmt: skip
-        # In fp16 stock clamps each sum.
-        if hidden_states.dtype == torch.float16 or self.why_not(self):
-            return super().forward(
-                hidden_states, attention_mask, position_bias, encoder_hidden_states,
-                encoder_attention_mask, encoder_decoder_position_bias,
-                past_key_values=past_key_values, **kwargs,
-            )  # fmt: skip
-        kwargs["past_key_values"] = past_key_values
-        attention, *others, mlp = self.layer
-        x = attention.layer_norm(hidden_states)
-        x, position_bias, _ = attention.SelfAttention(
-            x, mask=attention_mask, position_bias=position_bias, **kwargs
-        )
-        cross_bias, p = None, dropout_p(attention.dropout)
-        if others and encoder_hidden_states is not None:
-            (cross,) = others
-            x, hidden_states = add_then_norm(cross.layer_norm, x, hidden_states, p)
-            x, cross_bias, _ = cross.EncDecAttention(
-                x, mask=encoder_attention_mask, key_value_states=encoder_hidden_states,
-                position_bias=encoder_decoder_position_bias, **kwargs,
-            )  # fmt: skip
-            p = dropout_p(cross.dropout)
-        x, hidden_states = add_then_norm(mlp.layer_norm, x, hidden_states, p)
-        hidden_states = hidden_states + mlp.dropout(mlp.DenseReluDense(x))
-        return hidden_states, position_bias, cross_bias

@@ -25,11 +25,12 @@ from .swap import Body
 class MaskedLM(Body):
     """A model of a base and a head with one label per token.
 
-    `decoder` is the head's last layer, from features to logits, or a table of embeddings, with a
-    `bias` found elsewhere; `features` are what comes before it and are called, submodules by name
-    or functions; the modules `through` which they are found are not called. `output` is the class
-    of the result. `variant` gives the names that depend on the module, `unless` why its loss is
-    another.
+    `base` is a submodule, or the class whose forward is this model's without the head. `decoder` is
+    the head's last layer, from features to logits, or a table of embeddings; `bias` what is added
+    to the logits, if that is not the decoder's own; `features` are what comes before it and are
+    called, submodules by name or functions; the modules `through` which they are found are not
+    called. `output` is the class of the result. `variant` gives the names that depend on the
+    module, `unless` why its loss is another.
     """
 
     names = {
@@ -50,7 +51,8 @@ class MaskedLM(Body):
         # Some heads take the user's loss function, the others know none.
         if cls._counts_items() and module.loss_function not in (ForMaskedLMLoss, ForCausalLMLoss):
             return "loss_function may compute something else"
-        kind = nn.Linear if at.bias is None else nn.Embedding
+        is_table = isinstance(module.get_submodule(at.decoder), nn.Embedding)
+        kind = nn.Embedding if is_table else nn.Linear
         return (
             at.unless(module)
             or why_not_plain(module, kind, at.decoder)
@@ -86,9 +88,15 @@ class MaskedLM(Body):
         return call.get("labels") is not None and "ignore_index" not in call
 
     def _train(self, call: dict, labels: Tensor):
-        outputs = self.get_submodule(self.at.base)(**call)
+        outputs = self._run_base(**call)
         loss = self._loss(outputs.last_hidden_state, labels, call.get("num_items_in_batch"))
         return self._result(outputs, loss=loss)
+
+    def _run_base(self, **call):
+        base = self.at.base
+        if isinstance(base, type):
+            return base.forward(self, **call)
+        return self.get_submodule(base)(**call)
 
     def _loss(self, x: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
         """Cross entropy of the labelled tokens of x (B, S, N), labels (B, S); their mean, or their
@@ -99,7 +107,11 @@ class MaskedLM(Body):
         for step in at.features:
             x = self.get_submodule(step)(x) if isinstance(step, str) else step(x)
         decoder = self.get_submodule(at.decoder)
-        bias = decoder.bias if at.bias is None else self.get_parameter(at.bias)
+        if at.bias is None:
+            bias = decoder.bias
+        else:
+            owner, _, name = at.bias.rpartition(".")
+            bias = getattr(self.get_submodule(owner), name).flatten()
         return ops.linear_cross_entropy(
             x, decoder.weight, labels.index_select(0, rows), linear_bias=bias,
             num_items=num_items if self._counts_items() else None,
@@ -112,9 +124,10 @@ class MaskedLM(Body):
 
 
 class CausalLM(MaskedLM):
-    """A head whose labels are those of the next token, and whose base may have a cache."""
+    """A head whose labels are those of the next token, and whose base may have a cache. `shifts`:
+    labels are the tokens themselves, not the next ones already."""
 
-    names = MaskedLM.names | {"output": CausalLMOutputWithPast}
+    names = MaskedLM.names | {"output": CausalLMOutputWithPast, "shifts": True}
     not_for_base = ("labels", "logits_to_keep")
 
     def _has_loss(self, call: dict) -> bool:
@@ -123,26 +136,26 @@ class CausalLM(MaskedLM):
         return super()._has_loss(call) and every
 
     def _train(self, call: dict, labels: Tensor, logits_to_keep: int | None):
-        shifted = call.get("shift_labels")
+        shifted = call.get("shift_labels") if self.at.shifts else labels
         if shifted is None:
             shifted = F.pad(labels[..., 1:], (0, 1), value=IGNORED)
         return super()._train({"use_cache": False} | call, shifted)
 
 
 class Seq2SeqLM(MaskedLM):
-    """An encoder-decoder, whose decoder reads the labels shifted by one unless it is given ids.
-
-    `base` is the class whose forward is this model's without the head; `scale` is that of features.
-    """
+    """An encoder-decoder, whose decoder reads the labels one step late if it is given nothing to
+    read; `scale` is that of its features."""
 
     names = MaskedLM.names | {"output": Seq2SeqLMOutput, "scale": lambda module: 1.0}
 
     def _train(self, call: dict, labels: Tensor):
         if call.get("decoder_input_ids") is None and call.get("decoder_inputs_embeds") is None:
             call["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels)
-        outputs = self.at.base.forward(self, **{"use_cache": False} | call)
-        x, scale = outputs.last_hidden_state, self.at.scale(self)
-        return self._result(outputs, loss=self._loss(x if scale == 1 else x * scale, labels))
+        return super()._train({"use_cache": False} | call, labels)
+
+    def _loss(self, x: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+        scale = self.at.scale(self)
+        return super()._loss(x if scale == 1 else x * scale, labels, num_items)
 
 
 class PreTraining(MaskedLM):
@@ -155,7 +168,7 @@ class PreTraining(MaskedLM):
 
     def _train(self, call: dict, labels: Tensor):
         pair_label = call.pop(self.at.pair_label)
-        outputs = self.get_submodule(self.at.base)(**call)
+        outputs = self._run_base(**call)
         pair_logits = self.get_submodule(self.at.pair_head)(outputs.pooler_output)
         loss = self._loss(outputs.last_hidden_state, labels)
         loss = loss + F.cross_entropy(pair_logits.view(-1, 2), pair_label.view(-1))

@@ -5,9 +5,10 @@ from transformers.models.modernbert import modeling_modernbert as stock
 
 from ..nn import IGNORED
 from .attention import RotaryAttention
-from .blocks import DenseGeluNorm, GatedFeedForward, LayerNorm, PreNormBlock
+from .blocks import DenseGeluNorm, GatedFeedForward, LayerNorm
 from .embeddings import Embeddings
 from .heads import MaskedLM
+from .layers import PreNormLayer
 from .packing import Encoder
 from .swap import Family
 
@@ -25,7 +26,10 @@ family.replace(
 )  # fmt: skip
 family.replace("ModernBertAttention", "attention", RotaryAttention)
 family.replace(nn.LayerNorm, "norm", LayerNorm)
-family.replace("ModernBertEncoderLayer", "norm", PreNormBlock)
+family.replace(
+    "ModernBertEncoderLayer", "norm", PreNormLayer, attention="attn", norm="attn_norm", mlp="mlp",
+    mlp_norm="mlp_norm",
+)  # fmt: skip
 family.replace(
     "ModernBertMLP", "mlp", GatedFeedForward, gate="Wi", up=None, down="Wo", activation="act",
     dropout="drop",

@@ -25,8 +25,6 @@ from .swap import Body, stock_class
 _OFFSETS = ("cu_seq_lens_q", "cu_seq_lens_k")
 # Arguments of which a token has its own; the others are passed on.
 _OF_TOKENS = ("input_ids", "token_type_ids", "position_ids", "inputs_embeds")
-# Arguments of which any but None goes to the stock forward.
-_STOCKS = ("encoder_hidden_states", "past_key_values", "debug_io")
 
 
 class Packed(Body):
@@ -34,6 +32,8 @@ class Packed(Body):
     it is None, each token's index among the real ones of its sequence."""
 
     names: dict[str, object] = {"positions": columns}
+    # Arguments of which any but None goes to the stock forward.
+    stocks: tuple[str, ...] = ("encoder_hidden_states", "past_key_values", "debug_io")
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -52,14 +52,16 @@ class Packed(Body):
         tokens = ids if embeds is None else embeds
         attention_mask, packing = call.pop("attention_mask", None), None
         if attention_mask is not None:
-            packing = _packing(attention_mask, tokens)
+            packing = packing_of(attention_mask, tokens)
             if packing is None:
                 return super().forward(*args, **kwargs)
-        if "position_ids" in self.stock_parameters and call.get("position_ids") is None:
-            call["position_ids"] = self._positions(tokens, ids, packing, call.get(_OFFSETS[0]))
         packs = packing is not None and packing.rows.shape[0] < attention_mask.numel()
+        if not self._packs_others(call, tokens, packing if packs else None):
+            return super().forward(*args, **kwargs)
+        if self._takes_positions() and call.get("position_ids") is None:
+            call["position_ids"] = self._positions(tokens, ids, packing, call.get(_OFFSETS[0]))
         if packs:
-            packed = {n: _pack(call[n], packing) for n in _OF_TOKENS if call.get(n) is not None}
+            packed = {n: pack_rows(call[n], packing) for n in _OF_TOKENS if call.get(n) is not None}
             call |= packed | dict.fromkeys(_OFFSETS, packing.cu_seqlens)
         return_dict = call.pop("return_dict", None)
         if return_dict is None:
@@ -72,14 +74,21 @@ class Packed(Body):
 
     def _goes_stock(self, call: dict) -> bool:
         """Whether this call needs the stock forward, with its dense masks."""
-        if any(call.get(name) is not None for name in _STOCKS):
+        if any(call.get(name) is not None for name in self.stocks):
             return True
         if call.get("attention_mask") is not None and call.get(_OFFSETS[0]) is not None:
             return True
         return wants_weights(self, call) or why_no_kernel(self, "attention") is not None
 
+    def _packs_others(self, call: dict, tokens: Tensor, packing: ops.Packing | None) -> bool:
+        """Packs in `call` what goes with the tokens by a mask of its own; False where it cannot."""
+        return True
+
     def _run(self, call: dict, packing: ops.Packing | None):
         return super().forward(**call)
+
+    def _takes_positions(self) -> bool:
+        return "position_ids" in self.stock_parameters
 
     def _positions(
         self, tokens: Tensor, ids: Tensor | None, packing: ops.Packing | None,
@@ -218,7 +227,7 @@ def _pads_right(attention_mask: Tensor, tokens: Tensor) -> bool:
     return real.shape == tokens.shape[:2] and bool((real[:, 1:] <= real[:, :-1]).all())
 
 
-def _packing(attention_mask: Tensor, tokens: Tensor) -> ops.Packing | None:
+def packing_of(attention_mask: Tensor, tokens: Tensor) -> ops.Packing | None:
     """The packing of a mask (B, S) of zeros and ones; None for any other, and without a one."""
     if not isinstance(attention_mask, Tensor) or attention_mask.shape != tokens.shape[:2]:
         return None  # some models take a dict of masks
@@ -229,7 +238,7 @@ def _packing(attention_mask: Tensor, tokens: Tensor) -> ops.Packing | None:
     return packing if packing.rows.shape[0] > 0 else None
 
 
-def _pack(x: Tensor, packing: ops.Packing) -> Tensor:
+def pack_rows(x: Tensor, packing: ops.Packing) -> Tensor:
     """x (B or 1, S, ...) -> (1, T, ...)"""
     return ops.unpad(x.expand(packing.batch, packing.seqlen, *x.shape[2:]), packing)[None]
 

@@ -59,7 +59,25 @@ def dropout_p(dropout: nn.Dropout) -> float:
     return dropout.p if dropout.training else 0.0
 
 
+def dropout_of(owner: nn.Module, name: str | None) -> float:
+    """p of the dropout of that name: a submodule, or a number; without a name there is none."""
+    dropout = None if name is None else getattr(owner, name)
+    if isinstance(dropout, nn.Module):
+        return dropout_p(dropout)
+    return dropout if dropout is not None and owner.training else 0.0
+
+
+def why_not_dropouts(owner: nn.Module, *names: str | None) -> str | None:
+    """Why these dropouts, as of `dropout_of`, must be called, or None."""
+    given = [name for name in names if name is not None]
+    return why_not_plain(owner, nn.Dropout, *(n for n in given if n in owner._modules))
+
+
+def wants(module: nn.Module, kwargs: dict, output: str) -> bool:
+    """Whether the caller asks for this output, `output_attentions` say, in the call or by config"""
+    asked = kwargs.get(output)
+    return bool(getattr(module.config, output) if asked is None else asked)
+
+
 def wants_weights(module: nn.Module, kwargs: dict) -> bool:
-    """Whether the caller asks for the attention weights."""
-    asked = kwargs.get("output_attentions")
-    return bool(module.config.output_attentions if asked is None else asked)
+    return wants(module, kwargs, "output_attentions")

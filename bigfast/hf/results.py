@@ -11,6 +11,7 @@ from torch import Tensor, nn
 Batch = dict[str, Tensor]
 Results = dict[str, dict[str, Tensor]]  # kind -> name -> tensor
 
+_MASKING = ("mask_time_prob", "mask_feature_prob")  # of audio models, in training
 _MANY = 4096  # elements: in smaller tensors the error of a single gradient is chance
 _LARGE = 10_000_000  # parameters: beyond, every tensor has many elements, and every pass takes long
 _PIECES = 16
@@ -25,11 +26,7 @@ def results(
 
     tell: called with what is done next.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(module, nn.MultiheadAttention):
-            module.dropout = 0.0
+    _leave_nothing_to_chance(model)
     tell("outputs")
     with torch.no_grad():
         outputs = dict(_outputs(model.eval(), batch))
@@ -43,6 +40,18 @@ def results(
     if steps:
         found["losses"] = {"losses": _losses(model, batch, steps, tell)}
     return found
+
+
+def _leave_nothing_to_chance(model: nn.Module) -> None:
+    """Turns off dropout, which may be a number of a module's, layers that are left out in training
+    and features that are masked."""
+    for owner in (*model.modules(), getattr(model, "config", None)):
+        if isinstance(owner, nn.Dropout):
+            owner.p = 0.0
+        elif owner is not None:
+            for name, value in list(vars(owner).items()):
+                if isinstance(value, float) and ("drop" in name or name in _MASKING):
+                    setattr(owner, name, 0.0)
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -60,9 +69,6 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def _outputs(model: nn.Module, batch: Batch) -> Iterable[tuple[str, Tensor]]:
     """Floating outputs by name; those of tokens (B, S, ...) at real tokens alone."""
-    mask = batch.get("attention_mask")
-    if mask is None and "src_key_padding_mask" in batch:  # of torch.nn's layers
-        mask = batch["src_key_padding_mask"].logical_not()
     found = model(**batch)
     if isinstance(found, Tensor):
         found = {"output": found}
@@ -70,8 +76,22 @@ def _outputs(model: nn.Module, batch: Batch) -> Iterable[tuple[str, Tensor]]:
         found = {f"output {i}": output for i, output in enumerate(found)}
     for name, output in found.items():
         if isinstance(output, Tensor) and output.is_floating_point():
+            mask = _mask_of(model, batch, name, output)
             of_tokens = mask is not None and output.ndim > 1 and output.shape[:2] == mask.shape
             yield name, output[mask.bool()] if of_tokens else output
+
+
+def _mask_of(model: nn.Module, batch: Batch, name: str, output: Tensor) -> Tensor | None:
+    """The mask of the tokens whose output this may be."""
+    if "src_key_padding_mask" in batch:  # of torch.nn's layers
+        return batch["src_key_padding_mask"].logical_not()
+    mask = batch.get("attention_mask")
+    if "decoder_attention_mask" in batch and not name.startswith("encoder_"):
+        return batch["decoder_attention_mask"]
+    frames = getattr(model, "_get_feature_vector_attention_mask", None)
+    if mask is not None and frames is not None and output.ndim == 3:  # mask: of samples of audio
+        return frames(output.shape[1], mask)
+    return mask
 
 
 def batch_size(batch: Batch) -> int:

@@ -26,7 +26,7 @@ from ..ops import library
 _FILES = (
     "bert", "roberta", "xlm_roberta", "camembert", "electra", "distilbert", "mpnet", "albert",
     "gpt2", "gpt_neo", "opt", "llama", "mistral", "qwen2", "qwen3", "smollm3",
-    "modernbert", "deberta_v2", "t5",
+    "modernbert", "deberta_v2", "t5", "bart", "vit", "wav2vec2",
 )  # fmt: skip
 FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
 _TORCH = "torch.nn"  # a family for models of no other
@@ -103,6 +103,7 @@ class Family:
             "_bigfast_stock": stock,
         }
         replacement = type(stock.__name__, (body, stock), members)
+        replacement._bigfast_class = replacement
         self.rules[stock] = (fusion, replacement, replacement.why_not)
 
     def keep(self, stock: str, fusion: str, reason: str) -> None:
@@ -137,8 +138,9 @@ def _pose(function: types.FunctionType, stock: Callable) -> types.FunctionType:
 
 
 def stock_class(module: nn.Module) -> type | None:
-    """The class that a swapped module had; None for any other module."""
-    return type(module).__dict__.get("_bigfast_stock")
+    """The class that a swapped module had; None for any other module, of a derived class too."""
+    cls = type(module)
+    return cls._bigfast_stock if getattr(cls, "_bigfast_class", None) is cls else None
 
 
 @dataclass

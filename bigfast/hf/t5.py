@@ -2,8 +2,9 @@
 
 from transformers.models.t5 import modeling_t5 as stock
 
-from .blocks import GatedFeedForward, PreNormSublayers, RMSNorm
+from .blocks import GatedFeedForward, RMSNorm
 from .heads import Seq2SeqLM
+from .layers import PreNormSublayers
 from .swap import Family
 
 family = Family(stock)

@@ -246,7 +246,7 @@ def check_call(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, window, alibi_slope
         if (
             t.dtype != torch.int32
             or t.shape != (sizes[name],)
-            or sizes[name] < name.startswith("c")
+            or sizes[name] < int(name.startswith("c"))
         ):
             raise ValueError(
                 f"{name} must be int32 of shape ({sizes[name]},), got {t.dtype} {tuple(t.shape)}"

@@ -10,16 +10,30 @@ import torch
 import transformers
 from berts import batch, token_labels
 from torch import Tensor
+from torch.nn import functional as F
 
 from bigfast.nn import IGNORED
 
 VOCABULARY, WIDTH, LAYERS, HEADS, INNER, POSITIONS = 101, 64, 2, 4, 128, 40
+TARGETS = 13  # tokens of a decoder's sequences
 _BERT = {
     "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS, "intermediate_size": INNER,
     "max_position_embeddings": POSITIONS, "initializer_range": 0.1,
 }  # fmt: skip
 _LLAMA = _BERT | {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+# An audio model's frames: 5 samples each.
+_AUDIO = _BERT | {
+    "conv_dim": (32, 32), "conv_kernel": (5, 1), "conv_stride": (5, 1),
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, "mask_time_prob": 0.0,
+    "tdnn_dim": (32, 32), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 32,
+}  # fmt: skip
+_AUDIO_DROPOUTS = (
+    "hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout",
+    "final_dropout", "layerdrop",
+)  # fmt: skip
+# Its code book draws at random in training: test_swap_audio.py.
+_RANDOM_CODES = ("ForPreTraining",)
 
 
 @dataclass
@@ -31,6 +45,7 @@ class Tiny:
     dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     without: tuple[str, ...] = ()  # heads that are not tested here, and why is said beside them
     left: bool = True  # whether it takes padding on the left
+    module: str = ""  # of its classes, where that is another family's
 
     def config(self, **changes):
         sizes = self.sizes | dict.fromkeys(self.dropouts, 0.0) | {"num_labels": 2} | changes
@@ -101,11 +116,26 @@ FAMILIES = {
          "decoder_start_token_id": 0},
         dropouts=("dropout_rate", "classifier_dropout"),
     ),
+    "bart": Tiny(
+        "Bart",
+        {"vocab_size": VOCABULARY, "d_model": WIDTH, "encoder_layers": LAYERS,
+         "decoder_layers": LAYERS, "encoder_attention_heads": HEADS,
+         "decoder_attention_heads": HEADS, "encoder_ffn_dim": INNER, "decoder_ffn_dim": INNER,
+         "max_position_embeddings": POSITIONS, "init_std": 0.1},
+        dropouts=("dropout", "attention_dropout", "activation_dropout", "classifier_dropout"),
+    ),
+    "vit": Tiny("ViT", _BERT | {"image_size": 12, "patch_size": 4, "encoder_stride": 4}),
+    "wav2vec2": Tiny("Wav2Vec2", _AUDIO, _AUDIO_DROPOUTS, without=_RANDOM_CODES),
+    "wav2vec2_stable": Tiny(
+        "Wav2Vec2", _AUDIO | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
+        _AUDIO_DROPOUTS, without=_RANDOM_CODES, module="wav2vec2",
+    ),
 }  # fmt: skip
 
 
 def stock_module(family: str):
-    return importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    name = FAMILIES[family].module or family
+    return importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 
 def heads(family: str) -> list[str]:
@@ -127,7 +157,8 @@ def make(family: str, head: str, dtype: torch.dtype = torch.float32, **changes):
             if parameter.ndim == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
         for name, layer in model.named_modules():
-            if name == "pre_classifier":  # where a ReLU's input is near 0, rounding decides
+            # Where a ReLU's input is near 0, rounding decides.
+            if name == "pre_classifier" or (name.startswith("tdnn") and name.endswith("kernel")):
                 layer.bias.add_(8.0)
     return model.to(dtype).eval()
 
@@ -135,8 +166,8 @@ def make(family: str, head: str, dtype: torch.dtype = torch.float32, **changes):
 def labelled(model, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """`inputs` with the labels of the model's head, of real tokens where tokens have them."""
     head = type(model).__name__.partition("For")[2] or type(model).__name__
-    mask, rows = inputs["attention_mask"], len(inputs["input_ids"])
-    more = {}
+    rows, more = len(inputs[model.main_input_name]), {}
+    mask = inputs.get("attention_mask")
     match head:
         case "MaskedLM":
             more["labels"] = token_labels(inputs)
@@ -146,23 +177,13 @@ def labelled(model, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
             pairs = {"albert": "sentence_order_label"}
             more[pairs.get(model.base_model_prefix, "next_sentence_label")] = torch.arange(rows) % 2
             more["labels"] = token_labels(inputs)
-        case "ConditionalGeneration":
-            labels = torch.randint(3, VOCABULARY, (rows, 14))
-            more["labels"] = labels.where(torch.arange(14) < mask.sum(1, keepdim=True), IGNORED)
-        case "T5Model":
-            more["decoder_input_ids"] = torch.randint(3, VOCABULARY, (rows, 14))
         case "CausalLM" | "BertLMHeadModel" | "GPT2LMHeadModel":
             more["labels"] = inputs["input_ids"].where(mask.bool(), IGNORED)
         case "TokenClassification":
             more["labels"] = token_labels(inputs, 2)
-        case "SequenceClassification":
-            more["labels"] = torch.arange(rows) % 2
-            if model.config.is_encoder_decoder:  # it reads the last token of this kind
-                last = mask.cumsum(1) == mask.sum(1, keepdim=True)
-                more["input_ids"] = inputs["input_ids"].masked_fill(
-                    last & mask.bool(), model.config.eos_token_id
-                )
-        case "NextSentencePrediction":
+        case (
+            "SequenceClassification" | "NextSentencePrediction" | "ImageClassification" | "XVector"
+        ):
             more["labels"] = torch.arange(rows) % 2
         case "MultipleChoice":
             inputs = {k: torch.stack((x, x.roll(1, 0)), 1) for k, x in inputs.items()}
@@ -170,15 +191,44 @@ def labelled(model, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         case "QuestionAnswering":
             lengths = mask.sum(1)
             more |= {"start_positions": lengths // 4, "end_positions": lengths // 2}
+        case "ConditionalGeneration":
+            targets = batch("right", rows, TARGETS)
+            ids, real = targets["input_ids"], targets["attention_mask"].bool()
+            more["labels"] = ids.where(real, IGNORED)
+        case "T5Model":
+            more["decoder_input_ids"] = batch("none", rows, TARGETS)["input_ids"]
+        case "BartModel":
+            targets = batch("left", rows, TARGETS)
+            more |= {f"decoder_{name}": value for name, value in targets.items()}
+        case "MaskedImageModeling":
+            patches = model.vit.embeddings.patch_embeddings.num_patches
+            more["bool_masked_pos"] = torch.rand(rows, patches) < 0.5
+        case "CTC":
+            more["labels"] = torch.randint(1, VOCABULARY, (rows, 4))
+            more["labels"][::2, 2:] = IGNORED
+        case "AudioFrameClassification":
+            frames = model._get_feat_extract_output_lengths(mask.shape[1])
+            more["labels"] = F.one_hot(torch.randint(0, 2, (rows, frames)), 2)
     return inputs | more
 
 
 def inputs_for(
     model, padding: str = "right", size: int = 12, seqlen: int = 20
 ) -> dict[str, Tensor]:
-    """A padded batch that fits the model, with labels; ids are pad_token_id at padding alone."""
+    """A padded batch that fits the model, with labels; ids are pad_token_id at padding alone, and
+    where a head looks for eos_token_id it is the last real token alone."""
+    if model.main_input_name == "pixel_values":
+        side = model.config.image_size
+        return labelled(model, {"pixel_values": torch.randn(size, 3, side, side).to(model.dtype)})
     inputs = batch(padding, size, seqlen)
+    if model.main_input_name == "input_values":
+        mask = inputs["attention_mask"].repeat_interleave(5, 1)  # of samples
+        sound = (torch.randn(mask.shape) * mask).to(model.dtype)
+        return labelled(model, {"input_values": sound, "attention_mask": mask})
     mask, pad = inputs["attention_mask"].bool(), getattr(model.config, "pad_token_id", None) or 0
     ids = torch.randint(3, VOCABULARY, mask.shape)
+    if model.config.is_encoder_decoder:
+        last = mask & (mask.flip(1).cumsum(1) == 1).flip(1)
+        ids = ids.masked_fill(last, model.config.eos_token_id)
     inputs["input_ids"] = ids.where(mask, pad)
     return labelled(model, inputs)

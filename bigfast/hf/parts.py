@@ -7,7 +7,7 @@ same (`why_not_plain`).
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from ..ops import registry
+from ..ops import Packing, registry
 from .swap import stock_class
 
 
@@ -63,3 +63,10 @@ def wants_weights(module: nn.Module, kwargs: dict) -> bool:
     """Whether the caller asks for the attention weights."""
     asked = kwargs.get("output_attentions")
     return bool(module.config.output_attentions if asked is None else asked)
+
+
+def contiguous(packing: Packing) -> bool:
+    """Whether the tokens of each sequence stand side by side; read on the host."""
+    starts = packing.rows - packing.positions  # of each token, where its sequence would begin
+    sequence = packing.rows // packing.seqlen
+    return not bool(((starts.diff() != 0) & (sequence.diff() == 0)).any())

@@ -5,6 +5,7 @@ import pytest
 import torch
 from check import check
 from families import FAMILIES, inputs_for, make
+from pairs import main_head, pair, unlabelled
 
 import bigfast
 from bigfast.hf.swap import stock_class
@@ -12,34 +13,20 @@ from bigfast.hf.swap import stock_class
 SIDES = ["left", "middle"]  # "right" is in test_families.py
 # Families whose position ids skip padding, and start behind padding_idx.
 AFTER_PADDING = ["roberta", "xlm_roberta", "camembert", "mpnet"]
-LM_HEADS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 BASES = [family for family in FAMILIES if "Model" in families.heads(family)]
 
 
-def main_head(family):
-    """The language modelling head, or the base model."""
-    return next((head for head in LM_HEADS if head in families.heads(family)), "Model")
-
-
-def inputs_of(model, padding="right", **sizes):
-    """Without labels, and without what a swapped model may take but stock's packing does not."""
-    inputs = inputs_for(model, padding, **sizes)
-    return {name: x for name, x in inputs.items() if name != "labels"}
-
-
 def padded_pair(family, head="Model", size=12, seqlen=20, **changes):
-    """A stock model whose positions matter, the same swapped, and a padded batch; skips families
-    without padding or with a decoder of their own."""
-    stock = make(family, head, **changes)
-    inputs = inputs_of(stock, size=size, seqlen=seqlen)
+    """A stock model whose positions matter, the same swapped, a padded batch without labels, and
+    whether it is packed. Skips families whose inputs are not padded ids alone."""
+    stock, swapped, report = pair(family, head, **changes)
+    inputs = unlabelled(stock, size=size, seqlen=seqlen)
     if set(inputs) != {"input_ids", "attention_mask"}:
         pytest.skip("it has no padded ids alone")
     for name, table in stock.named_modules():
         if isinstance(table, torch.nn.Embedding) and ("position" in name or name.endswith("wpe")):
             torch.nn.init.normal_(table.weight)
-    swapped = make(family, head, **changes)
     swapped.load_state_dict(stock.state_dict())
-    report = bigfast.swap(swapped)
     return stock, swapped, inputs, "unpad" in report.swapped
 
 

@@ -4,6 +4,8 @@ Submodules are called, so that adapters and hooks work; parameters are read only
 same (`why_not_plain`).
 """
 
+import warnings
+
 from torch import nn
 from torch.nn.modules import module as torch_module
 
@@ -60,9 +62,16 @@ def dropout_p(dropout: nn.Dropout) -> float:
 
 
 def wants_weights(module: nn.Module, kwargs: dict) -> bool:
-    """Whether the caller asks for the attention weights."""
+    """Whether the caller asks for the attention weights, which ours do not make; warns then."""
     asked = kwargs.get("output_attentions")
-    return bool(module.config.output_attentions if asked is None else asked)
+    asked = bool(module.config.output_attentions if asked is None else asked)
+    if asked:  # from this one line, which Python shows once
+        warnings.warn(
+            "output_attentions: attention weights are computed by stock attention, which is "
+            "slower and needs a matrix of scores in memory",
+            stacklevel=1,
+        )
+    return asked
 
 
 def contiguous(packing: Packing) -> bool:

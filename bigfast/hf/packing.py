@@ -96,8 +96,8 @@ class Packed(Body):
     def _refuse_packed(stays_packed: bool) -> None:
         if stays_packed:
             raise ValueError(
-                "packed=True needs a mask (B, S) of zeros and ones; with a cache, attention weights or "
-                "states of an encoder a call is stock's"
+                "packed=True needs a mask (B, S) of zeros and ones; with a cache, attention weights "
+                "or states of an encoder a call is stock's"
             )
 
     def _run(self, call: dict, packing: ops.Packing | None):
@@ -216,7 +216,7 @@ class Decoder(Packed):
     def _goes_stock(self, call: dict) -> bool:
         use_cache = call.get("use_cache")
         caches = self.config.use_cache if use_cache is None else use_cache
-        return bool(caches) or super()._goes_stock(call)
+        return super()._goes_stock(call) or bool(caches)
 
 
 class DenseDecoder(Decoder):

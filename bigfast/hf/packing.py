@@ -96,8 +96,8 @@ class Packed(Body):
     def _refuse_packed(stays_packed: bool) -> None:
         if stays_packed:
             raise ValueError(
-                "packed=True needs a mask (B, S) of zeros and ones: with others, a cache, attention "
-                "weights or states of an encoder a call is stock's"
+                "packed=True needs a mask (B, S) of zeros and ones; calls with others, with a cache, "
+                "attention weights or states of an encoder are stock's"
             )
 
     def _run(self, call: dict, packing: ops.Packing | None):

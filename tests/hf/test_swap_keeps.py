@@ -116,3 +116,18 @@ def test_resized_embeddings(family):
     for (name, p), q in zip(model.named_parameters(), stock.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5, msg=name)
     assert model.get_input_embeddings().weight.grad[size - 1].any()
+
+
+@each_family
+def test_hooks_are_called(family):
+    """Also those of modules whose parameters are read otherwise."""
+    seen = []
+    for model in pair(family)[:2]:
+        called = set()
+        for name, module in model.named_modules():
+            module.register_forward_hook(lambda *_, name=name, called=called: called.add(name))
+        inputs = unlabelled(model)
+        with torch.no_grad():
+            model(**inputs)
+        seen.append(called)
+    assert seen[0] == seen[1] and len(seen[0]) > 10

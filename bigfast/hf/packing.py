@@ -96,7 +96,7 @@ class Packed(Body):
     def _refuse_packed(stays_packed: bool) -> None:
         if stays_packed:
             raise ValueError(
-                "packed=True needs a mask (B, S) of zeros and ones; calls with others, with a cache, "
+                "packed=True needs a mask (B, S) of zeros and ones; calls with others, a cache, "
                 "attention weights or states of an encoder are stock's"
             )
 

@@ -60,8 +60,8 @@ Written by `make verified`: `bigfast verify` on models of random weights, four t
 the tests. {count} models of {families} families of transformers {transformers}, bigfast {bigfast}.
 **{verdict}** fp32, dropout off, sequences padded on the right; {conditions}.
 
-Errors are in units of stock's own rounding error, {factor} of which the policy allows; `*` stands for
-all layers. The last column is a training step with dropout against the fastest setting of stock's,
+Errors are in units of stock's own rounding error, {factor} of which the policy allows; `*` stands
+for all layers. The last column is a training step with dropout against the fastest setting of stock's,
 of one head per family: models so small spend much of it in Python, README has the real sizes.
 
 | model | outputs | gradients | losses of 20 steps | worst tensor | faster |

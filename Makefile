@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A build without isolation finds cmake and ninja here.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test test-arm64 build lint bench gpu-report clean
+.PHONY: quickstart test test-arm64 build lint bench verified gpu-report clean
 .DEFAULT_GOAL := build
 
 $(VENV)/.ready: requirements/dev.txt
@@ -54,6 +54,10 @@ bench: build
 	for model in $(SWAPPED); do \
 		$(BIN)/bigfast bench swap $$model --device cpu --json $(RESULTS)/swap-$$model.json || exit 1; done
 	$(BIN)/python -m bigfast.benchmarks.figures
+
+# What `bigfast verify` finds for every family that can be swapped, in about ten minutes.
+verified: build
+	$(BIN)/python tests/hf/verified.py docs/verified.md
 
 # On a machine with a GPU, in under 9 minutes: tests, benchmarks, goals; ARGS="--only attention", "--dry-run".
 REPORT := $(if $(filter file default,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))

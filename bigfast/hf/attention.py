@@ -10,7 +10,6 @@ not, dense or packed; every other call goes to the function that stock would hav
 import functools
 import inspect
 import types
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -60,7 +59,7 @@ def attend(
     `cu_seq_lens_q` the sequences lie one after the other: in the only row, or in all rows.
     """
     packed = kwargs.get("cu_seq_lens_q") is not None
-    if not _masks_nothing(attention_mask) or (not packed and _stays(module, kwargs)):
+    if (not packed and _stays(module, kwargs)) or not _masks_nothing(attention_mask):
         return stock(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
             is_causal=is_causal, sliding_window=sliding_window, **kwargs,
@@ -90,14 +89,7 @@ def _stays(module: nn.Module, kwargs: dict) -> bool:
     """Whether a dense call asks for what ours does not compute."""
     if any(kwargs.get(bias) is not None for bias in _BIASES):
         return True
-    if wants_weights(module, kwargs):
-        warnings.warn(
-            "output_attentions: attention weights are computed by stock attention, which is "
-            "slower and needs a matrix of scores in memory",
-            stacklevel=3,
-        )
-        return True
-    return why_no_kernel(module, "attention") is not None
+    return wants_weights(module, kwargs) or why_no_kernel(module, "attention") is not None
 
 
 def _of_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

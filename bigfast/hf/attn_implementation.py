@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from .. import ops
 from ..ops import registry
 from ..ops.attention import Call
+from .parts import contiguous
 
 NAME = "bigfast"
 # What a model passes on to attention that softmax(q k^T) v alone does not compute.
@@ -146,7 +147,7 @@ def _remember(
             return
         packing = ops.pack(attention_mask)
         cu_seqlens = packing.cu_seqlens
-        if pattern.window != (-1, -1) and not _contiguous(packing):
+        if pattern.window != (-1, -1) and not contiguous(packing):
             return  # packed, tokens on both sides of a gap would be near each other
     elif pattern.sequences is not None:
         cu_seqlens = _offsets(pattern.sequences.expand(shape))
@@ -154,13 +155,6 @@ def _remember(
         mask.shape, mask.stride(), mask._version, packing, cu_seqlens, pattern.causal,
         pattern.window,
     )  # fmt: skip
-
-
-def _contiguous(packing: ops.Packing) -> bool:
-    """Whether the tokens of each sequence stand side by side."""
-    starts = packing.rows - packing.positions  # of each token, where its sequence would begin
-    sequence = packing.rows // packing.seqlen
-    return not bool(((starts.diff() != 0) & (sequence.diff() == 0)).any())
 
 
 def _offsets(sequences: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class MaskedLM(Body):
         "output": MaskedLMOutput, "variant": lambda module: {}, "unless": lambda module: None,
     }  # fmt: skip
     not_for_base: tuple[str, ...] = ("labels",)
+    differs = ("in training with labels, logits is None; skip_logits=False keeps them",)
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -76,6 +77,8 @@ class MaskedLM(Body):
             raise ValueError("skip_logits=True needs labels: without them only logits are computed")
         skips = self.training if skip_logits is None else skip_logits
         if not skips or not self._has_loss(call) or self.why_not(self):
+            if call.get("packed") and call.get("labels") is not None:
+                raise ValueError("packed=True gives labels no logits: pass skip_logits=True")
             return super().forward(**call)
         mine = {name: call.pop(name, None) for name in self.not_for_base}
         return_dict = call.pop("return_dict", None)
@@ -89,7 +92,9 @@ class MaskedLM(Body):
 
     def _train(self, call: dict, labels: Tensor):
         outputs = self._run_base(**call)
-        loss = self._loss(outputs.last_hidden_state, labels, call.get("num_items_in_batch"))
+        loss = self._loss(
+            outputs.last_hidden_state, _packed(labels, call), call.get("num_items_in_batch")
+        )
         return self._result(outputs, loss=loss)
 
     def _run_base(self, **call):
@@ -123,11 +128,21 @@ class MaskedLM(Body):
         return self.at.output(**values, **{k: v for k, v in outputs.items() if k in fields})
 
 
+def _packed(labels: Tensor, call: dict) -> Tensor:
+    """Labels (B, S) as the base model's outputs are."""
+    mask = call.get("attention_mask")
+    return labels[mask.bool()] if call.get("packed") and mask is not None else labels
+
+
 class CausalLM(MaskedLM):
     """A head whose labels are those of the next token, and whose base may have a cache. `shifts`:
     labels are the tokens themselves, not the next ones already."""
 
     names = MaskedLM.names | {"output": CausalLMOutputWithPast, "shifts": True}
+    differs = (
+        *MaskedLM.differs,
+        "behind padding on its left, a label of the first real token is predicted from a zero",
+    )
     not_for_base = ("labels", "logits_to_keep")
 
     def _has_loss(self, call: dict) -> bool:
@@ -170,6 +185,6 @@ class PreTraining(MaskedLM):
         pair_label = call.pop(self.at.pair_label)
         outputs = self._run_base(**call)
         pair_logits = self.get_submodule(self.at.pair_head)(outputs.pooler_output)
-        loss = self._loss(outputs.last_hidden_state, labels)
+        loss = self._loss(outputs.last_hidden_state, _packed(labels, call))
         loss = loss + F.cross_entropy(pair_logits.view(-1, 2), pair_label.view(-1))
         return self._result(outputs, loss=loss, **{self.at.pair_logits: pair_logits})

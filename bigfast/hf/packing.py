@@ -3,7 +3,7 @@ embeddings, and outputs become padded once, at the end.
 
 Layers find the sequences by transformers' `cu_seq_lens_q/k`, and the mask they get masks nothing.
 What a packed model does not compute (other masks, caches, attention weights) goes to the stock
-forward.
+forward. With `packed=True` in a call outputs stay as they are, (1, T, ...): those of `mask.bool()`.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,14 @@ from transformers.utils.output_capturing import capture_outputs
 from .. import ops
 from .attention import no_mask
 from .embeddings import after_padding, columns
-from .parts import wants_weights, why_no_kernel
+from .parts import contiguous, wants_weights, why_no_kernel
 from .swap import Body, stock_class
 
 _OFFSETS = ("cu_seq_lens_q", "cu_seq_lens_k")
 # Arguments of which a token has its own; the others are passed on.
 _OF_TOKENS = ("input_ids", "token_type_ids", "position_ids", "inputs_embeds")
+# What configs call the width of layers that see near tokens alone.
+_WINDOWS = ("sliding_window", "local_attention")
 
 
 class Packed(Body):
@@ -34,6 +36,9 @@ class Packed(Body):
     names: dict[str, object] = {"positions": columns}
     # Arguments of which any but None goes to the stock forward.
     stocks: tuple[str, ...] = ("encoder_hidden_states", "past_key_values", "debug_io")
+    differs = (
+        "outputs at padding are zero, and a loss on labels there sees that (-100: no label)",
+    )
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -45,19 +50,20 @@ class Packed(Body):
         return why_no_kernel(module, "attention")
 
     def forward(self, *args, **kwargs):
+        stays_packed = kwargs.pop("packed", False)
         call = self.arguments(args, kwargs)
         ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
         if (ids is None) == (embeds is None) or self._goes_stock(call):
-            return super().forward(*args, **kwargs)
+            return self._run_stock(stays_packed, *args, **kwargs)
         tokens = ids if embeds is None else embeds
         attention_mask, packing = call.pop("attention_mask", None), None
         if attention_mask is not None:
             packing = packing_of(attention_mask, tokens)
-            if packing is None:
-                return super().forward(*args, **kwargs)
+            if packing is None or (self._has_windows() and not contiguous(packing)):
+                return self._run_stock(stays_packed, *args, **kwargs)
         packs = packing is not None and packing.rows.shape[0] < attention_mask.numel()
         if not self._packs_others(call, tokens, packing if packs else None):
-            return super().forward(*args, **kwargs)
+            return self._run_stock(stays_packed, *args, **kwargs)
         if self._takes_positions() and call.get("position_ids") is None:
             call["position_ids"] = self._positions(tokens, ids, packing, call.get(_OFFSETS[0]))
         if packs:
@@ -68,8 +74,10 @@ class Packed(Body):
             return_dict = self.config.return_dict
         call |= {"attention_mask": no_mask(tokens), "return_dict": True}
         outputs = self._run(call, packing if packs else None)
-        if packs:
-            outputs = _unpacked(outputs, self._unpacker(packing, attention_mask))
+        if stays_packed and not packs:
+            outputs = _mapped(outputs, lambda x: x.flatten(0, 1)[None])
+        elif packs and not stays_packed:
+            outputs = _mapped(outputs, self._unpacker(packing, attention_mask))
         return outputs if return_dict else outputs.to_tuple()
 
     def _goes_stock(self, call: dict) -> bool:
@@ -83,6 +91,18 @@ class Packed(Body):
     def _packs_others(self, call: dict, tokens: Tensor, packing: ops.Packing | None) -> bool:
         """Packs in `call` what goes with the tokens by a mask of its own; False where it cannot."""
         return True
+
+    def _has_windows(self) -> bool:
+        """Whether some layers see near tokens alone: packed, those on both sides of a gap are."""
+        return any(getattr(self.config, name, None) for name in _WINDOWS)
+
+    def _run_stock(self, stays_packed: bool, *args, **kwargs):
+        if stays_packed:
+            raise ValueError(
+                "packed=True needs a mask (B, S) of zeros and ones; calls with others, a cache, "
+                "attention weights or states of an encoder are stock's"
+            )
+        return super().forward(*args, **kwargs)
 
     def _run(self, call: dict, packing: ops.Packing | None):
         return super().forward(**call)
@@ -116,6 +136,11 @@ class Packed(Body):
 
 class Encoder(Packed):
     """A base model that sees in both directions, without a cache."""
+
+    differs = (
+        *Packed.differs,
+        "under left padding, a head on the first token reads the first real one",
+    )
 
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
@@ -167,8 +192,8 @@ class PooledEncoder(Encoder):
 
 
 class Decoder(Packed):
-    """A causal base model. While it trains it makes no cache unless it is told to; with a cache, as
-    in `generate`, its forward is stock's.
+    """A causal base model. In training, or packed, it makes no cache unless it is told to; with a
+    cache, as in `generate`, its forward is stock's.
 
     `by_positions`: stock takes position ids that start anew for packed sequences.
     """
@@ -179,6 +204,7 @@ class Decoder(Packed):
         call = self._without_cache(self.arguments(args, kwargs))
         if self._may_be_packed(call):
             if call["position_ids"].shape[0] > 1:
+                self._refuse_packed(call.pop("packed", False))
                 return super(Packed, self).forward(**call)
             if not self._goes_stock(call):
                 call |= dict.fromkeys(_OFFSETS, _offsets(call["position_ids"][0]))
@@ -186,7 +212,8 @@ class Decoder(Packed):
 
     def _without_cache(self, call: dict) -> dict:
         asked = call.get("use_cache") is not None or call.get("past_key_values") is not None
-        return call if asked or not self.training else call | {"use_cache": False}
+        packed = call.get("packed", False) or call.get(_OFFSETS[0]) is not None
+        return call | {"use_cache": False} if not asked and (self.training or packed) else call
 
     def _may_be_packed(self, call: dict) -> bool:
         given = (call.get("attention_mask"), call.get(_OFFSETS[0]), call.get("past_key_values"))
@@ -196,20 +223,26 @@ class Decoder(Packed):
     def _goes_stock(self, call: dict) -> bool:
         use_cache = call.get("use_cache")
         caches = self.config.use_cache if use_cache is None else use_cache
-        return bool(caches) or super()._goes_stock(call)
+        return super()._goes_stock(call) or bool(caches)
 
 
 class DenseDecoder(Decoder):
-    """One whose layers do not pass `cu_seq_lens_q/k` on. Right-padded batches run without a mask,
-    for no token sees the padding behind it."""
+    """One whose layers do not pass `cu_seq_lens_q/k` on: stock tells packed sequences by their
+    positions. Right-padded batches run without a mask, for no token sees the padding behind it."""
+
+    differs = ("outputs at padding see padding",)
 
     def forward(self, *args, **kwargs):
+        self._refuse_packed(kwargs.pop("packed", False))
         call = self._without_cache(self.arguments(args, kwargs))
         ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
+        tokens, offsets = ids if embeds is None else embeds, call.pop(_OFFSETS[0], None)
+        if offsets is not None and tokens is not None and call.get("position_ids") is None:
+            call["position_ids"] = self._positions(tokens, ids, None, offsets)
         if (ids is None) != (embeds is None) and not (
             self._may_be_packed(call) or self._goes_stock(call)
         ):
-            tokens, mask = ids if embeds is None else embeds, call.get("attention_mask")
+            mask = call.get("attention_mask")
             if mask is None or _pads_right(mask, tokens):
                 call["attention_mask"] = no_mask(tokens)
         return super(Packed, self).forward(**call)
@@ -250,15 +283,15 @@ def first_tokens(x: Tensor, packing: ops.Packing) -> Tensor:
     return x.index_select(0, packing.cu_seqlens[:-1].clamp(max=last))
 
 
-def _unpacked(outputs, unpack: Callable[[Tensor], Tensor]):
-    """The outputs of a base model with each tensor unpacked once: the last hidden state stands
-    twice."""
-    padded = {}
+def _mapped(outputs, function: Callable[[Tensor], Tensor]):
+    """The outputs of a base model with function(x) for each tensor x of tokens, once: the last
+    hidden state stands twice."""
+    mapped = {}
     hidden_states = outputs.get("hidden_states")
     for x in (outputs.last_hidden_state, *(hidden_states or ())):
-        if x is not None and id(x) not in padded:
-            padded[id(x)] = unpack(x)
-    outputs["last_hidden_state"] = padded[id(outputs.last_hidden_state)]
+        if x is not None and id(x) not in mapped:
+            mapped[id(x)] = function(x)
+    outputs["last_hidden_state"] = mapped[id(outputs.last_hidden_state)]
     if hidden_states is not None:
-        outputs["hidden_states"] = tuple(padded.get(id(x)) for x in hidden_states)
+        outputs["hidden_states"] = tuple(mapped.get(id(x)) for x in hidden_states)
     return outputs

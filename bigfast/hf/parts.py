@@ -4,10 +4,12 @@ Submodules are called, so that adapters and hooks work; parameters are read only
 same (`why_not_plain`).
 """
 
+import warnings
+
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from ..ops import registry
+from ..ops import Packing, registry
 from .swap import stock_class
 
 
@@ -80,4 +82,19 @@ def wants(module: nn.Module, kwargs: dict, output: str) -> bool:
 
 
 def wants_weights(module: nn.Module, kwargs: dict) -> bool:
-    return wants(module, kwargs, "output_attentions")
+    """Whether the caller asks for the attention weights, which ours do not make; warns then."""
+    asked = wants(module, kwargs, "output_attentions")
+    if asked:  # from this one line, which Python shows once
+        warnings.warn(
+            "output_attentions: attention weights are computed by stock attention, which is "
+            "slower and needs a matrix of scores in memory",
+            stacklevel=1,
+        )
+    return asked
+
+
+def contiguous(packing: Packing) -> bool:
+    """Whether the tokens of each sequence stand side by side; read on the host."""
+    starts = packing.rows - packing.positions  # of each token, where its sequence would begin
+    sequence = packing.rows // packing.seqlen
+    return not bool(((starts.diff() != 0) & (sequence.diff() == 0)).any())

@@ -40,10 +40,11 @@ class Body:
 
     Methods that stock has too replace stock's, under whose signature they appear; `super()` is
     stock. `names` are the attributes under which a body finds its parts in a module, and a family
-    may rename them: `self.at.dense`.
+    may rename them: `self.at.dense`. `differs` says where results are not stock's.
     """
 
     names: dict[str, object] = {}
+    differs: tuple[str, ...] = ()
     at: types.SimpleNamespace
     swap_family: "Family"
     stock_parameters: tuple[str, ...]  # of stock's forward
@@ -149,12 +150,14 @@ class SwapReport:
 
     swapped: fusion -> names of the modules that are swapped now.
     kept: fusion -> {why it stays stock: names of such modules}.
+    differs: where results are not stock's.
     note: what else there is to know.
     """
 
     model: str
     swapped: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
     note: str = ""
 
     def __str__(self) -> str:
@@ -167,6 +170,7 @@ class SwapReport:
                 lines.append(f"  {fusion:<10} {_count(those)} stock: {reason}")
             if not names and not kept:
                 lines.append(f"  {fusion:<10} nothing of the kind")
+        lines += [f"  {'differs':<10} {what}" for what in self.differs]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -232,6 +236,8 @@ def swap(
             and `logits` is None; `model(..., skip_logits=False)` keeps them.
         unpad: padded batches run packed; needs attention. Outputs at padding are zero, and a head
             that averages over them sees that; one on the first token reads the first real one.
+            `model(..., packed=True)`, of a base model or a language modelling head, leaves outputs
+            packed: (1, T, ...), the rows of `attention_mask.bool()`.
 
     Returns:
         A report of what was swapped, and why the rest was not.
@@ -266,6 +272,7 @@ def _swap(model: nn.Module, family: Family, wanted: dict[str, bool], report: Swa
             if reason is None:
                 module.__class__ = replacement
                 report.swapped.setdefault(fusion, []).append(name)
+                report.differs += [w for w in replacement.differs if w not in report.differs]
             else:
                 report.kept.setdefault(fusion, {}).setdefault(reason, []).append(name)
 

@@ -289,6 +289,8 @@ def _why_not_packed(encoder: nn.TransformerEncoder) -> str | None:
 
 
 class _TransformerEncoder(Body):
+    differs = ("outputs at padding are zero",)
+
     @classmethod
     def why_not(cls, module):
         if reason := _why_not_packed(module):

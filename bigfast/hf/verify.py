@@ -112,7 +112,12 @@ def _cost(cost: Cost) -> str:
 
 
 def verify(
-    model: nn.Module, batch: Batch | None = None, steps: int = 20, tell: Tell | None = None
+    model: nn.Module,
+    batch: Batch | None = None,
+    steps: int = 20,
+    tell: Tell | None = None,
+    *,
+    timed: bool = True,
 ) -> VerifyReport:
     """Compare a transformers model with its swapped self; the model itself is left as it is.
 
@@ -127,6 +132,7 @@ def verify(
             with padding and labels that fit the model, which transformers must know.
         steps: optimizer steps.
         tell: called with what is done next, and how many of how many parts are done.
+        timed: whether to measure time and memory; without, the report has no `costs`.
 
     Raises ValueError for a model that `swap` does not take, steps < 1, and where there is memory
     for neither an fp64 nor an fp32 copy.
@@ -140,7 +146,7 @@ def verify(
     batch = {name: value.to(device) for name, value in batch.items()}
     stocks = _stocks(stock)
     report.truth = _truth_dtype(stocks, report.dtype, device)
-    told = _Told(tell, steps, len(stocks))
+    told = _Told(tell, steps, len(stocks), timed)
     first = next(iter(stocks))
     with torch.autocast(device.type, enabled=False):
         wide = copy.deepcopy(_for_truth(stocks, report.truth)).to(report.truth)
@@ -157,7 +163,8 @@ def verify(
     report.losses = {name: found["losses"]["losses"].tolist() for name, found in curves.items()}
     report.conditions = _conditions(model, batch, steps, report.truth)
     del plains, ours, truth
-    report.costs = costs(stocks, swapped, batch, told.of("costs"))
+    if timed:
+        report.costs = costs(stocks, swapped, batch, told.of("costs"))
     return report
 
 
@@ -178,8 +185,8 @@ def _conditions(model: nn.Module, batch: Batch, steps: int, truth: torch.dtype) 
 class _Told:
     """Counts what is told: each run tells its outputs, its gradients and its steps."""
 
-    def __init__(self, tell: Tell | None, steps: int, stocks: int) -> None:
-        self.tell, self.done, self.total = tell, 0, 2 * (2 + stocks) + 3 * steps + 2
+    def __init__(self, tell: Tell | None, steps: int, stocks: int, timed: bool) -> None:
+        self.tell, self.done, self.total = tell, 0, 2 * (2 + stocks) + 3 * steps + 2 * timed
 
     def of(self, who: str) -> Callable[[str], None]:
         def tell(what: str) -> None:

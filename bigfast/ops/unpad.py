@@ -30,8 +30,14 @@ def pack(attention_mask: Tensor) -> Packing:
 
     The number of tokens is read on the host, once.
 
-    Raises ValueError or TypeError for a mask that is not two-dimensional or not of zeros and ones.
+    Raises ValueError or TypeError for a mask that is not two-dimensional or not of zeros and ones,
+    RuntimeError while a CUDA graph is captured.
     """
+    if attention_mask.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "attention_mask: the number of its tokens is read on the host, which a CUDA graph "
+            "cannot; pack before, and pass cu_seq_lens_q and cu_seq_lens_k instead of a mask"
+        )
     if attention_mask.ndim != 2:
         raise ValueError(f"attention_mask must be (B, S), got {tuple(attention_mask.shape)}")
     if attention_mask.is_complex():

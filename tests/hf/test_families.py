@@ -16,7 +16,7 @@ def verified(family, head, dtype=torch.float32, padding="right", **changes):
     a fault shows in every one."""
     for _ in range(2):
         model = make(family, head, dtype, **changes)
-        report = bigfast.verify(model, inputs_for(model, padding), steps=10)
+        report = bigfast.verify(model, inputs_for(model, padding), timed=False)
         if report.ok:
             break
     return report

@@ -37,6 +37,16 @@ def test_report():
     assert [done for _, done, _ in told] == list(range(told[-1][2]))  # every part, once
 
 
+def test_numbers_alone(tmp_path):
+    told = []
+    tell = lambda *values: told.append(values)
+    report = bigfast.verify(make(), labelled(), 2, tell, timed=False)
+    assert report.ok and not report.costs and "times as fast" not in str(report)
+    assert [done for _, done, _ in told] == list(range(told[-1][2]))
+    report.save_picture(str(tmp_path / "numbers.png"))
+    assert (tmp_path / "numbers.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_fp32_is_the_truth_where_fp64_does_not_fit(monkeypatch):
     model = make().to(torch.float32)
     parameters = sum(p.numel() for p in model.parameters())

@@ -2,6 +2,7 @@ import pytest
 import torch
 from check import check_op
 from suite import check_checkpoints, check_compiles, check_functorch, check_threads, leaf, native
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigfast.ops import pack, pad, pad_ref, unpad, unpad_ref
 
@@ -115,6 +116,13 @@ def test_rows_out_of_range(implementation):
             unpad(torch.zeros(2, 3), packing)
         with pytest.raises(ValueError, match=rf"packing.rows\[4\] is {bad}, .* in 0..5"):
             pad(torch.zeros(6, 4), packing)
+
+
+def test_a_captured_graph_reads_nothing_on_the_host(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    pack(torch.ones(2, 3))
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="and pass cu_seq_lens_q and"):
+        pack(torch.ones(2, 3, device="cuda"))
 
 
 def test_bad_input(implementation):

@@ -1,0 +1,42 @@
+"""A stock model and the same swapped, of any family."""
+
+import families
+import torch
+from families import inputs_for, make
+from torch import Tensor
+
+import bigfast
+from bigfast.hf import SwapReport
+
+_LM_HEADS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+# What labels are called, and what a decoder reads instead.
+_LABELS = ("labels", "next_sentence_label", "sentence_order_label")
+
+
+def main_head(family: str) -> str:
+    """The language modelling head, or the base model."""
+    return next((head for head in _LM_HEADS if head in families.heads(family)), "Model")
+
+
+def pair(
+    family: str, head: str = "", **changes
+) -> tuple[torch.nn.Module, torch.nn.Module, SwapReport]:
+    """Stock, swapped, and the report of the swap; both in eval mode, `changes` to their config."""
+    head = head or main_head(family)
+    stock, swapped = make(family, head, **changes), make(family, head, **changes)
+    swapped.load_state_dict(stock.state_dict())
+    return stock, swapped, bigfast.swap(swapped)
+
+
+def unlabelled(model: torch.nn.Module, padding: str = "right", **sizes: int) -> dict[str, Tensor]:
+    """A batch that fits the model, without labels."""
+    inputs = inputs_for(model, padding, **sizes)
+    return {name: x for name, x in inputs.items() if name not in _LABELS}
+
+
+def real_tokens(output: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """output (B, S, ...) where the mask of the inputs is 1, if it is of their tokens."""
+    mask = inputs.get("attention_mask")
+    if mask is None or output.ndim < 3 or output.shape[:2] != mask.shape:
+        return output
+    return output[mask.bool()]

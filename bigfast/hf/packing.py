@@ -204,8 +204,7 @@ class Decoder(Packed):
         call = self._without_cache(self.arguments(args, kwargs))
         if self._may_be_packed(call):
             if call["position_ids"].shape[0] > 1:
-                self._refuse_packed(call.pop("packed", False))
-                return super(Packed, self).forward(**call)
+                return self._run_stock(call.pop("packed", False), **call)
             if not self._goes_stock(call):
                 call |= dict.fromkeys(_OFFSETS, _offsets(call["position_ids"][0]))
         return super().forward(**call)
@@ -233,7 +232,7 @@ class DenseDecoder(Decoder):
     differs = ("outputs at padding see padding",)
 
     def forward(self, *args, **kwargs):
-        self._refuse_packed(kwargs.pop("packed", False))
+        stays_packed = kwargs.pop("packed", False)
         call = self._without_cache(self.arguments(args, kwargs))
         ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
         tokens, offsets = ids if embeds is None else embeds, call.pop(_OFFSETS[0], None)
@@ -245,7 +244,7 @@ class DenseDecoder(Decoder):
             mask = call.get("attention_mask")
             if mask is None or _pads_right(mask, tokens):
                 call["attention_mask"] = no_mask(tokens)
-        return super(Packed, self).forward(**call)
+        return self._run_stock(stays_packed, **call)
 
 
 def _offsets(position_ids: Tensor) -> Tensor:

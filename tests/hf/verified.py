@@ -62,7 +62,8 @@ the tests. {count} models of {families} families of transformers {transformers},
 
 Errors are in units of stock's own rounding error, {factor} of which the policy allows; `*` stands
 for all layers. The last column is a training step with dropout against the fastest setting of
-stock's, of one head per family: models so small spend much of it in Python, README has the real sizes.
+stock's, of one head per family: models so small spend much of it in Python, README has the real
+sizes.
 
 | model | outputs | gradients | losses of 20 steps | worst tensor | faster |
 |---|---|---|---|---|---|

@@ -98,3 +98,14 @@ def test_sparse_prediction(ignored):
     if ignored == -100:
         kept = model(**inputs, skip_logits=False)
         torch.testing.assert_close(kept.logits, want.logits)
+
+
+def test_arguments_of_the_loss():
+    stock = make("modernbert", "ForMaskedLM").train()
+    model = copy.deepcopy(stock)
+    bigfast.swap(model)
+    inputs = inputs_for(model)
+    other = inputs["labels"].clamp(min=0)
+    for arguments in ({"num_items_in_batch": 9}, {"ignore_index": 0, "labels": other}):
+        got, want = (m(**inputs | arguments).loss for m in (model, stock))
+        torch.testing.assert_close(got, want)

@@ -68,6 +68,7 @@ def test_products_run_on_the_matrix_units(architecture):
         if name.startswith(("attention bf16 64", "attention fp16 64", "attention bf16 128")):
             assert kernel["products"].startswith(BEST[architecture]), name
         assert kernel.get("products") != "none", name
+        assert ("described" in name) == (kernel.get("described", 0) > 0), name
 
 
 @pytest.mark.parametrize("layout", ["dense", "packed", "rows"])

@@ -31,7 +31,9 @@ def _implementations(op: str) -> list[str]:
 
 
 def _ops(module) -> list[str]:
-    """The ops that a test file is about: one, or all optimizer steps."""
+    """The ops that a test file is about: its OPS, one, or all optimizer steps."""
+    if hasattr(module, "OPS"):
+        return module.OPS
     op = module.__name__.removeprefix("test_")
     if op == "multi_tensor":
         return sorted(STEPS)
@@ -54,6 +56,8 @@ def pytest_generate_tests(metafunc):
     if "implementation" in metafunc.fixturenames:
         ops = _ops(metafunc.module)
         found = _on_gpu(ops) if _gpu(metafunc.config) else _implementations(ops[0])
+        only = getattr(metafunc.module, "ONLY", "")  # what its tests are about
+        found = [one for one in found if only in getattr(one, "id", one)]
         metafunc.parametrize("implementation", found, indirect=True)
 
 

@@ -70,7 +70,7 @@ def _over_keys(
 
 @triton.jit(do_not_specialize=Call.NUMBERS)
 def forward_kernel(
-    q,  # (B, S, H, D) or (T, H, D), as all the next
+    q,  # (B, S, H, D) or (T, H, D), as all the next; q, k, v with UNIT 0: descriptors of tiles
     k,
     v,
     o,  # contiguous

@@ -71,6 +71,11 @@ def test_products_run_on_the_matrix_units(architecture):
         assert ("described" in name) == (kernel.get("described", 0) > 0), name
 
 
+def test_the_first_step_compiles_few_kernels():
+    """A third of a second each: kernels/README.md has the time."""
+    assert all(0 < model["kernels"] <= 30 for model in run("first_step.py", "--count").values())
+
+
 @pytest.mark.parametrize("layout", ["dense", "packed", "rows"])
 def test_batches_share_their_kernels(layout):
     """200 random batches, sequences of up to 2048 tokens, need at most 3 compilations of each

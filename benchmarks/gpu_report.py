@@ -24,6 +24,7 @@ from .rows import add_shares, save, write
 from .worker import failure
 
 MINUTES = 8.5
+DRY_MINUTES = 30.0  # the interpreter is slow, and is to walk through all of it
 EXAMPLE = """\
 example:
   make gpu-report
@@ -95,12 +96,13 @@ class Report:
 
     def __init__(self, chosen: argparse.Namespace):
         self.dry, self.only = chosen.dry_run, list(chosen.only)
-        self.start, self.seconds = time.monotonic(), 60 * chosen.minutes
+        minutes = chosen.minutes or (DRY_MINUTES if self.dry else MINUTES)
+        self.start, self.seconds = time.monotonic(), 60 * minutes
         self.out: Path | None = chosen.out
         self.stem = ""
         self.result: dict[str, Any] = {
             "kind": "gpu-report", "machine": {},
-            "settings": {"only": self.only, "dry_run": self.dry, "minutes": chosen.minutes},
+            "settings": {"only": self.only, "dry_run": self.dry, "minutes": minutes},
             "tests": None, "formulas": {}, "rows": [], "breakdown": [], "goals": [],
         }  # fmt: skip
 
@@ -189,7 +191,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", default=[], metavar="NAME", help=f"of {names}, or an op")
     add("--dry-run", action="store_true", help="all of it on tiny shapes, without a GPU")
     add("--out", type=Path, metavar="DIR", help="default: benchmarks/results/<gpu>")
-    add("--minutes", type=float, default=MINUTES, help="for everything; default %(default)s")
+    add("--minutes", type=float, help=f"for everything; default {MINUTES}, dry {DRY_MINUTES:g}")
     return parser.parse_args(arguments)
 
 

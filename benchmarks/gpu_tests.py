@@ -26,7 +26,7 @@ def pytest_runtest_logreport(report):
 
 def _note(report) -> str:
     if isinstance(report.longrepr, tuple):  # of a skip: file, line, reason
-        return str(report.longrepr[2])
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(report.longrepr) if crash is None else crash.message
     return " ".join(text.split())[:300]

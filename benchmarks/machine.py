@@ -92,7 +92,16 @@ def versions() -> dict[str, str]:
     for package in ("torch", "numpy", *RIVALS):
         if find_spec(package.replace("-", "_")) is not None:
             found[package] = metadata.version(package)
-    return found
+    return found | libraries()
+
+
+def libraries() -> dict[str, str]:
+    """CUDA's and cuDNN's versions, where torch has them: cuDNN's decides whom SDPA prefers."""
+    if torch.version.cuda is None:
+        return {}
+    found = {"cuda": torch.version.cuda}
+    cudnn = torch.backends.cudnn.version()
+    return found if cudnn is None else found | {"cudnn": str(cudnn)}
 
 
 def describe(device: torch.device, before: Mapping[str, float] | None = None) -> dict[str, Any]:

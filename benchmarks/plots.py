@@ -57,7 +57,8 @@ def _names(axes: Axes, names: list[str], size: float = 8.5) -> None:
 
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    return machine.get("gpu") or f"{machine['threads']} cores of {machine['cpu']}"
+    cores = "1 core" if machine["threads"] == 1 else f"{machine['threads']} cores"
+    return machine.get("gpu") or f"{cores} of {machine['cpu']}"
 
 
 # Ops ----------------------------------------------------------------------------------------------
@@ -107,8 +108,10 @@ def speedups(result: dict[str, Any], dtype: str, brief: bool = False) -> bytes:
         axes.set_xscale("log")
         axes.axvline(1, color="black", linewidth=0.8)
         lowest = min(0.8, *(row["ratio"][1] * 0.95 for row in rows))
-        axes.set_xlim(lowest, highest * 2)
-        ticks = [x for x in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if lowest <= x <= highest * 2]
+        right = 2 * max(highest, 1)
+        axes.set_xlim(lowest, right)
+        marks = (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+        ticks = [x for x in marks if lowest <= x <= right]
         axes.set_xticks(ticks, [f"{x:g}x" for x in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("times as fast as the fastest rival (log scale); line: 20-80 % of rounds")

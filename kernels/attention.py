@@ -70,7 +70,7 @@ def _over_keys(
 
 @triton.jit(do_not_specialize=Call.NUMBERS)
 def forward_kernel(
-    q,  # (B, S, H, D) or (T, H, D), as all the next
+    q,  # (B, S, H, D) or (T, H, D), as all the next; q, k, v with UNIT 0: descriptors of tiles
     k,
     v,
     o,  # contiguous
@@ -163,9 +163,10 @@ def attention_fwd(
 
     def run(choice: launch.Choice) -> None:
         tiles = call.query_tiles(choice["BLOCK_M"])
+        operands, constants = call.operands(choice, q, k, v)
         forward_kernel[(tiles * call.columns,)](
-            q, k, v, o, lse, *call.tensors, *call.strides(q, k, v), tiles, *call.numbers,
-            **call.constants(q, k, v), **choice,
+            *operands, o, lse, *call.tensors, *call.strides(q, k, v), tiles, *call.numbers,
+            **constants,
         )  # fmt: skip
 
     if call.tokens:

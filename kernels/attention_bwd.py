@@ -253,28 +253,29 @@ def attention_bwd(
     )  # fmt: skip
     dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
     o = o.contiguous()
-    constants = call.constants(q, k, v, grad_o)
     strides = call.strides(q, k, v, grad_o)
     short = call.short(launch.choice("attention_bwd sequences", call.bucket, q.device))
 
     def run_sequences(choice: launch.Choice) -> None:
+        operands, constants = call.operands(choice | {"BLOCK_N": short}, q, k, v, grad_o)
         sequence_kernel[(call.batch * call.kv_heads,)](
-            q, k, v, grad_o, o, lse, dq, dk, dv, *call.tensors, *strides, *call.numbers,
-            **constants, **(choice | {"BLOCK_N": short}),
-        )  # fmt: skip
+            *operands, o, lse, dq, dk, dv, *call.tensors, *strides, *call.numbers, **constants
+        )
 
     def run_queries(choice: launch.Choice) -> None:
         tiles = call.query_tiles(choice["BLOCK_M"])
+        operands, constants = call.operands(choice, q, k, v, grad_o)
         queries_kernel[(tiles * call.columns,)](
-            q, k, v, grad_o, o, lse, delta, dq, *call.tensors, *strides, tiles, *call.numbers,
-            **constants, SHORT=short, **choice,
+            *operands, o, lse, delta, dq, *call.tensors, *strides, tiles, *call.numbers,
+            **constants, SHORT=short,
         )  # fmt: skip
 
     def run_keys(choice: launch.Choice) -> None:
         tiles = call.key_tiles(choice["BLOCK_N"])
+        operands, constants = call.operands(choice, q, k, v, grad_o)
         keys_kernel[(tiles * call.key_columns,)](
-            q, k, v, grad_o, lse, delta, dk, dv, *call.tensors, *strides, tiles, *call.numbers,
-            **constants, SHORT=short, **choice,
+            *operands, lse, delta, dk, dv, *call.tensors, *strides, tiles, *call.numbers,
+            **constants, SHORT=short,
         )  # fmt: skip
 
     if short and call.batch:

@@ -6,8 +6,10 @@ from typing import ClassVar
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .dropout import keep_scale
+from .launch import Choice
 
 _ALL = 1 << 30  # keys: a window without end, which still can be added to a position
 _UNIT = 8  # elements: 16 bytes of 16 bits
@@ -97,6 +99,33 @@ class Call:
     def unit(self, *tensors: Tensor) -> int:
         strides = [n for t in tensors for n in t.stride()[:-1]]
         return _UNIT if all(n % _UNIT == 0 for n in strides) else 1
+
+    def operands(
+        self, choice: Choice, q: Tensor, k: Tensor, v: Tensor, *do: Tensor
+    ) -> tuple[list[Tensor | TensorDescriptor], dict]:
+        """q, k, v and do as a kernel takes them, and what it is compiled for: with TMA in `choice`
+        descriptors of the tiles, where they can be described."""
+        tensors = [q, k, v, *do]
+        constants = self.constants(*tensors) | choice
+        if not constants.pop("TMA", 0) or not self._describable(tensors):
+            return tensors, constants
+        rows = [choice[block] for block in ("BLOCK_M", "BLOCK_N", "BLOCK_N", "BLOCK_M")]
+        described = [
+            TensorDescriptor(t, list(t.shape), list(t.stride()), [1, n, 1, self._block_d])
+            for t, n in zip(tensors, rows)
+        ]
+        return described, constants | {"UNIT": 0}
+
+    def _describable(self, tensors: list[Tensor]) -> bool:
+        """Dense, none of the keys unused: else a tile would show rows that are not its own."""
+        if self.packed or self.tensors[2] is not None:
+            return False
+        return all(
+            t.numel() > 0
+            and t.data_ptr() % 16 == 0
+            and all(n > 0 and n * t.itemsize % 16 == 0 for n in t.stride()[:-1])
+            for t in tensors
+        )
 
     def strides(self, *tensors: Tensor) -> list[int]:
         """batch, token, head of each tensor, in units."""

@@ -2,7 +2,9 @@
 
 Dense and packed are one code path, as in C++: sequence b is a range of queries and one of keys, and
 a tensor's row (b, token, head) begins at b x_batch + token x_token + head x_head, in units of UNIT
-elements: so the compiler knows what 16-byte loads need, whatever the batch.
+elements: so the compiler knows what 16-byte loads need, whatever the batch. Or, UNIT 0, x is a
+descriptor of tiles, and what begins "there" is x with the numbers of the sequence and the head:
+Hopper and Blackwell load such a tile with one instruction, and fill what lies beyond with zeros.
 """
 
 import triton
@@ -87,15 +89,19 @@ def sequence(b, cu_seqlens, cu_seqlens_k, seqused_k, batch, queries, keys):
 
 @triton.jit
 def row_at(x, b, token, head, x_batch, x_token, x_head, UNIT: tl.constexpr):
-    """Where row (b, token, head) of x begins."""
-    at = tl.cast(b, tl.int64) * x_batch + tl.cast(token, tl.int64) * x_token
-    at += tl.cast(head, tl.int64) * x_head
-    return x + at * UNIT
+    """Where row (b, token, head) of x begins; of a descriptor's, which is dense: token 0."""
+    if UNIT == 0:
+        row = (x, b, head)
+    else:
+        at = tl.cast(b, tl.int64) * x_batch + tl.cast(token, tl.int64) * x_token
+        at += tl.cast(head, tl.int64) * x_head
+        row = x + at * UNIT
+    return row
 
 
 @triton.jit
 def load_tile(
-    x,  # of row 0
+    x,  # of row 0, by row_at
     first,
     rows,  # that there are
     x_token,
@@ -106,21 +112,25 @@ def load_tile(
     BLOCK_D: tl.constexpr,
 ):
     """Rows first .. first + ROWS - 1, 0 beyond the last row and dim."""
-    row = tl.arange(0, ROWS)
-    col = tl.arange(0, BLOCK_D)
-    # 64 bits for where the tile is, 32 within it.
-    tile = x + tl.cast(first, tl.int64) * x_token * UNIT
-    at = tile + (row[:, None] * x_token) * UNIT + col[None, :]
-    inside_rows = (first + row < rows)[:, None]
-    inside_dims = (col < DIM)[None, :]
-    if CHECKED and DIM != BLOCK_D:
-        value = tl.load(at, mask=inside_rows & inside_dims, other=0.0)
-    elif CHECKED:
-        value = tl.load(at, mask=inside_rows, other=0.0)
-    elif DIM != BLOCK_D:
-        value = tl.load(at, mask=inside_dims, other=0.0)
+    if UNIT == 0:
+        described, b, head = x
+        value = described.load([b, first, head, 0]).reshape(ROWS, BLOCK_D)
     else:
-        value = tl.load(at)
+        row = tl.arange(0, ROWS)
+        col = tl.arange(0, BLOCK_D)
+        # 64 bits for where the tile is, 32 within it.
+        tile = x + tl.cast(first, tl.int64) * x_token * UNIT
+        at = tile + (row[:, None] * x_token) * UNIT + col[None, :]
+        inside_rows = (first + row < rows)[:, None]
+        inside_dims = (col < DIM)[None, :]
+        if CHECKED and DIM != BLOCK_D:
+            value = tl.load(at, mask=inside_rows & inside_dims, other=0.0)
+        elif CHECKED:
+            value = tl.load(at, mask=inside_rows, other=0.0)
+        elif DIM != BLOCK_D:
+            value = tl.load(at, mask=inside_dims, other=0.0)
+        else:
+            value = tl.load(at)
     return value
 
 

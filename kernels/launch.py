@@ -18,7 +18,8 @@ import triton
 
 TABLE = Path(__file__).with_name("launch.json")
 
-Choice = dict[str, int]  # constants of the kernel, num_warps, num_stages
+# Constants of the kernel, num_warps, num_stages; of attention also TMA: tiles by descriptor.
+Choice = dict[str, int]
 Run = Callable[[Choice], None]  # launches the kernel so
 
 # Those with the same matrix instructions and shared memory: sm_86 and sm_89 have 99 KB like sm_120.
@@ -64,7 +65,10 @@ def _tune(kernel: str, bucket: str, device: torch.device, run: Run) -> None:
         return
     _tuned.add((kernel, bucket, name))
     times = []
+    hopper = torch.cuda.get_device_capability(device) >= (9, 0)
     for candidate in _table()[kernel]["candidates"]:
+        if candidate.get("TMA") and not hopper:
+            continue
         try:
             time = triton.testing.do_bench(lambda: run(candidate), return_mode="median")  # noqa: B023
         except triton.runtime.errors.OutOfResources:

@@ -62,7 +62,8 @@ def copy_tree(to: Path) -> None:
         shutil.copy(ROOT / name, to / name)
     for library in (ROOT / "bigfast").glob("*.so"):
         shutil.copy(library, to / "bigfast")
-    for part in ("kernels", "benchmarks"):
+    for part in ("kernels", "benchmarks"):  # an editable install's package says where they are
+        shutil.rmtree(to / "bigfast" / part, ignore_errors=True)
         (to / "bigfast" / part).symlink_to(to / part)
 
 

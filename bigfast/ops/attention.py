@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import autograd, dropout, dtypes, kernels, registry
+from . import autograd, dropout, dtypes, flash_attn, kernels, registry
 from .library import register_fake
 from .norm import FLOATS
 
@@ -184,8 +184,11 @@ def why_not_triton(call: Call) -> str | None:
 def _why_not_torch_first(call: Call) -> str | None:
     """Why torch does not stand before Triton on CUDA. Not measured on a GPU.
 
-    Long sequences of large heads are bound by matrix products alone, and cuDNN and FlashAttention
-    use instructions for them that Triton does not; fp32 costs Triton three products for one.
+    Long sequences of large heads are bound by matrix products alone, and cuDNN, which torch takes
+    first on Hopper and Blackwell, and FlashAttention, which it takes below, use instructions for
+    them that Triton does not: FlashAttention-3's paper (2024) has cuDNN at 609 TFLOP/s forward on
+    an H100, heads of 128, 4096 tokens, where Triton has 389. fp32 costs Triton three products for
+    one.
     """
     long = call.q.shape[-1] >= 128 and call.k.shape[1] >= 2048
     if not long and call.q.dtype != torch.float32:
@@ -202,7 +205,10 @@ registry.register(
     cuda=(
         registry.Implementation("torch", _why_not_torch_first),
         registry.triton(why_not_triton),
-        *_ANYWHERE,
+        _TORCH,
+        # At the same place of the same paper flash-attn has 368: it serves what others cannot.
+        registry.Implementation("flash_attn", flash_attn.why_not),
+        registry.REFERENCE,
     ),
     mps=_ANYWHERE,
     xpu=_ANYWHERE,
@@ -362,6 +368,8 @@ def attention(
     if name == "torch":
         return _sdpa(q, k, v, right == 0, scale)
     slopes = None if alibi_slopes is None else alibi_slopes.detach().contiguous()
+    if name == "flash_attn":
+        return flash_attn.attend(q, k, v, cu_seqlens, cu_seqlens_k, left, right, slopes, scale)
     return autograd.apply(
         _Attention, q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, slopes, seed,
         dropout.threshold(dropout_p), left, right, scale,

@@ -1,6 +1,7 @@
 """Calls of every Triton launcher at the shapes of models, for compile.py: name -> launch."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import optimizer_cases
 import torch
@@ -13,6 +14,7 @@ from bigfast.kernels import (
     cross_entropy,
     embedding,
     geglu,
+    launch,
     layer_norm,
     linear_cross_entropy,
     pad,
@@ -62,6 +64,13 @@ def _attention(
     )  # fmt: skip
     o, lse = attention.attention_fwd(q, k, k, *options)
     attention.attention_bwd(o, q, k, k, o, lse, *options)
+
+
+def _described(*args, **options) -> None:
+    """`_attention`, its tiles by descriptor."""
+    choice = launch.choice
+    with patch.object(launch, "choice", lambda *a: (found := choice(*a)) and found | {"TMA": 1}):
+        _attention(*args, **options)
 
 
 def _attention_decode(keys: int, dim: int, dtype: torch.dtype) -> None:
@@ -159,6 +168,10 @@ CASES: dict[str, Callable[[], None]] = {
     ),
     "attention bf16 256, 1024 tokens": lambda: _attention(1024, 256, BF16),
     "attention fp32 64, 512 tokens": lambda: _attention(512, 64, FP32),
+    "attention bf16 64, 128 tokens, described": lambda: _described(128, 64, BF16),
+    "attention bf16 64, 2048 tokens, causal, described": lambda: _described(
+        2048, 64, BF16, causal=True
+    ),
     "attention_decode bf16 64": lambda: _attention_decode(4096, 64, BF16),
     "layer_norm bf16 768": lambda: _layer_norm(768, BF16, BF16),
     "layer_norm fp16 1024, fp32 residual": lambda: _layer_norm(1024, FP16, FP32),

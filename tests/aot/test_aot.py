@@ -68,6 +68,12 @@ def test_products_run_on_the_matrix_units(architecture):
         if name.startswith(("attention bf16 64", "attention fp16 64", "attention bf16 128")):
             assert kernel["products"].startswith(BEST[architecture]), name
         assert kernel.get("products") != "none", name
+        assert ("described" in name) == (kernel.get("described", 0) > 0), name
+
+
+def test_the_first_step_compiles_few_kernels():
+    """A third of a second each: kernels/README.md has the time."""
+    assert all(0 < model["kernels"] <= 30 for model in run("first_step.py", "--count").values())
 
 
 @pytest.mark.parametrize("layout", ["dense", "packed", "rows"])

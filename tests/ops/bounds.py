@@ -26,7 +26,8 @@ def checked() -> Iterator[None]:
     memory: list[tuple[int, int]] = []
 
     def launch(self, *args, **kwargs):
-        storages = [a.untyped_storage() for a in args if isinstance(a, torch.Tensor)]
+        tensors = [getattr(a, "base", a) for a in args]  # of a descriptor
+        storages = [t.untyped_storage() for t in tensors if isinstance(t, torch.Tensor)]
         memory[:] = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
         if "GRAD_TYPE" in kwargs:
             memory.extend(listed(args[0], kwargs.get("TYPE"), kwargs["GRAD_TYPE"]))
@@ -39,9 +40,9 @@ def checked() -> Iterator[None]:
             within |= (at >= begin) & (at < end)
         assert within.all(), "outside of the kernel's tensors"
 
-    def checked_load(self, pointers, mask, *rest):
+    def checked_load(self, pointers, mask, *rest, **options):
         check(pointers, mask)
-        return load(self, pointers, mask, *rest)
+        return load(self, pointers, mask, *rest, **options)
 
     def checked_store(self, pointers, value, mask, *rest):
         check(pointers, mask)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from steps import STEPS
 
-from bigfast.ops import library, registry
+from bigfast.ops import flash_attn, library, registry
 
 # What these tell of bad arguments is the same on every device, but for bad values: those a GPU does
 # not look at, or it refuses all further work of the process.
@@ -31,7 +31,9 @@ def _implementations(op: str) -> list[str]:
 
 
 def _ops(module) -> list[str]:
-    """The ops that a test file is about: one, or all optimizer steps."""
+    """The ops that a test file is about: its OPS, one, or all optimizer steps."""
+    if hasattr(module, "OPS"):
+        return module.OPS
     op = module.__name__.removeprefix("test_")
     if op == "multi_tensor":
         return sorted(STEPS)
@@ -43,9 +45,10 @@ def _gpu(config) -> bool:
 
 
 def _on_gpu(ops: list[str]) -> list:
-    """Triton and torch's own, where an op has them."""
+    """Triton, torch's own and flash-attn, where an op has them and they are here."""
     found = {c.name: None for op in ops for c in registry.candidates(op, "cuda")}
-    names = [name for name in found if name != "reference"] or ["reference"]
+    absent = {"reference"} | ({"flash_attn"} if flash_attn.MISSING else set())
+    names = [name for name in found if name not in absent] or ["reference"]
     return [pytest.param(name, id=f"gpu-{name}", marks=pytest.mark.gpu) for name in names]
 
 
@@ -53,6 +56,8 @@ def pytest_generate_tests(metafunc):
     if "implementation" in metafunc.fixturenames:
         ops = _ops(metafunc.module)
         found = _on_gpu(ops) if _gpu(metafunc.config) else _implementations(ops[0])
+        only = getattr(metafunc.module, "ONLY", "")  # what its tests are about
+        found = [one for one in found if only in getattr(one, "id", one)]
         metafunc.parametrize("implementation", found, indirect=True)
 
 
@@ -66,16 +71,17 @@ def _moved(value):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """On a GPU, tensors among the parameters come along, and torch's own op is tested as far as it
-    can serve."""
+    """On a GPU, tensors among the parameters come along, and others' kernels are tested as far as
+    they can serve."""
     if not _gpu(pyfuncitem.config):
         return (yield)
     pyfuncitem.funcargs = {name: _moved(value) for name, value in pyfuncitem.funcargs.items()}
     try:
         return (yield)
     except ValueError as error:
-        if "backend 'torch' was asked for" in str(error):
-            pytest.skip("torch's own op cannot serve")
+        for name in ("torch", "flash_attn"):
+            if f"backend {name!r} was asked for" in str(error):
+                pytest.skip(f"{name} cannot serve")
         raise
 
 

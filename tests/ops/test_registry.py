@@ -1,9 +1,13 @@
 import pytest
 import torch
 from suite import native
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import bigfast
-from bigfast.ops import layer_norm, library, registry
+from bigfast.ops import flash_attn, layer_norm, library, registry
+from bigfast.ops.attention import Call
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def call(dtype=torch.float32):
@@ -38,6 +42,32 @@ def test_triton_says_what_it_cannot_serve(monkeypatch):
     monkeypatch.setattr(registry, "TRITON_MISSING", "triton is not installed")
     assert registry.triton(registry.always).why_not() == "triton is not installed"
     assert registry.why_no_kernel("layer_norm", "cuda") == "triton is not installed"
+
+
+def test_old_gpus_are_refused_with_the_reason(monkeypatch):
+    """Products without tensor cores Triton makes of scalar code; bf16 is there from 8.0 on."""
+    with FakeTensorMode():
+        half, brain = (torch.zeros(1, 4, 2, 64, device="cuda", dtype=t) for t in HALVES)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    monkeypatch.setattr(flash_attn, "MISSING", None)
+    reasons = {
+        op: {
+            candidate.name: candidate.why_not(
+                Call(half, half, True, False, -1, -1, False, 0.0, 1.0)
+            )
+            for candidate in registry.candidates(op, "cuda")
+        }
+        for op in ("attention", "attention_decode")
+    }
+    for of in reasons.values():
+        assert "without tensor cores below compute capability 8.0, and this is 7.5" in of["triton"]
+    assert "8.0, and this is 7.5" in reasons["attention"]["flash_attn"]
+    (triton, *_) = registry.candidates("layer_norm", "cuda")
+    assert triton.why_not(half, None, half, None, half.dtype) is None
+    assert "bfloat16 needs" in triton.why_not(brain, None, brain, None, brain.dtype)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    assert triton.why_not(brain, None, brain, None, brain.dtype) is None
 
 
 def test_unknown_names_are_errors():

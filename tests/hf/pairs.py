@@ -29,14 +29,18 @@ def pair(
 
 
 def unlabelled(model: torch.nn.Module, padding: str = "right", **sizes: int) -> dict[str, Tensor]:
-    """A batch that fits the model, without labels."""
+    """A batch that fits the model, without labels; a decoder reads them one step late."""
     inputs = inputs_for(model, padding, **sizes)
+    if model.config.is_encoder_decoder and "labels" in inputs:
+        ids = inputs["labels"].clamp(min=0).roll(1, 1)
+        inputs["decoder_input_ids"] = ids.index_fill(1, torch.tensor([0]), 0)
     return {name: x for name, x in inputs.items() if name not in _LABELS}
 
 
 def real_tokens(output: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """output (B, S, ...) where the mask of the inputs is 1, if it is of their tokens."""
+    """output (B, S, ...) where the mask of the inputs is 1, if it is of their tokens, or of frames
+    of so many samples."""
     mask = inputs.get("attention_mask")
-    if mask is None or output.ndim < 3 or output.shape[:2] != mask.shape:
+    if mask is None or output.ndim < 3 or mask.shape[1] % output.shape[1]:
         return output
-    return output[mask.bool()]
+    return output[mask[:, :: mask.shape[1] // output.shape[1]].bool()]

@@ -38,9 +38,10 @@ def unlabelled(model: torch.nn.Module, padding: str = "right", **sizes: int) -> 
 
 
 def real_tokens(output: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """output (B, S, ...) where the mask of the inputs is 1, if it is of their tokens, or of frames
-    of so many samples."""
-    mask = inputs.get("attention_mask")
-    if mask is None or output.ndim < 3 or mask.shape[1] % output.shape[1]:
-        return output
-    return output[mask[:, :: mask.shape[1] // output.shape[1]].bool()]
+    """output (B, S, ...) where the mask of the inputs is 1, if it is of their tokens, of a
+    decoder's, or of frames of so many samples."""
+    masks = [inputs[n] for n in ("attention_mask", "decoder_attention_mask") if n in inputs]
+    for mask in masks if output.ndim > 2 else []:
+        if mask.shape[1] % output.shape[1] == 0:
+            return output[mask[:, :: mask.shape[1] // output.shape[1]].bool()]
+    return output

@@ -1,6 +1,7 @@
 """The report of `verify` as one picture to share: the verdict, errors, losses, time and memory."""
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def _head(figure: Figure, report: "VerifyReport") -> None:
     tensors = sum(map(len, report.errors.values()))
     say(
         0.03, 0.79, f"Largest error of {tensors} tensors: {FACTOR * error:.3g}x stock's own "
-        f"rounding error,\nwhere {FACTOR:g}x is allowed. {_brief(name, 60)}", 8, QUIET,
+        f"rounding error,\nwhere {FACTOR:g}x is allowed: {_brief(name, 60)}", 8, QUIET,
     )  # fmt: skip
     say(0.03, 0.022, report.conditions, 6.5, QUIET)
     say(0.97, 0.022, f"bigfast {__version__}, bigfast verify", 6.5, QUIET, ha="right")
@@ -60,7 +61,7 @@ def _head(figure: Figure, report: "VerifyReport") -> None:
         text = f"{report.speedup():.2f}x as fast"
         if ours.megabytes is not None and stock.megabytes:
             text += f", {ours.megabytes / stock.megabytes:.0%} of the memory"
-        say(0.56, 0.855, text, 17, OURS if report.speedup() >= 1 else WRONG, **bold)
+        say(0.56, 0.855, text, 16, OURS if report.speedup() >= 1 else WRONG, **bold)
         say(
             0.56, 0.79, "Training step, forward and backward, dropout on, against the\nfastest "
             f"setting of stock: {best_stock(found).removeprefix('stock, ')}.", 8, QUIET,
@@ -89,8 +90,9 @@ def _errors(axes: Axes, shown: list[tuple[str, float]]) -> None:
     for y, (_, error) in enumerate(shown):
         length = min(error, 2 * FACTOR)  # a fault can be a thousand times as large
         axes.barh(y, length, 0.62, color=WRONG if error > FACTOR else OURS)
+        number = f"{error:.2f}" if error < 10 else f"{error:.3g}"
         axes.annotate(
-            f"{error:.3g}", (length, y), (3, 0), va="center", textcoords="offset points",
+            number, (length, y), (3, 0), va="center", textcoords="offset points",
             fontsize=6.5, color=QUIET, bbox={"color": "white", "pad": 0.5},
         )  # fmt: skip
     axes.axvline(1, color=STOCK, linewidth=0.8, linestyle=":", zorder=0)
@@ -108,8 +110,11 @@ def _errors(axes: Axes, shown: list[tuple[str, float]]) -> None:
 
 
 def _brief(name: str, most: int = 40) -> str:
-    """The name, or its end: what stands in front is the same for many."""
-    return name if len(name) <= most else "\N{HORIZONTAL ELLIPSIS}" + name[1 - most :]
+    """The name, or its last parts: what stands in front is the same for many."""
+    if len(name) <= most:
+        return name
+    end = name[1 - most :]
+    return "\N{HORIZONTAL ELLIPSIS}" + (end.partition(".")[2] or end)
 
 
 def _losses(axes: Axes, losses: dict[str, list[float]]) -> None:
@@ -123,13 +128,16 @@ def _losses(axes: Axes, losses: dict[str, list[float]]) -> None:
 
 def _deviations(axes: Axes, losses: dict[str, list[float]]) -> None:
     steps = range(1, len(losses["truth"]) + 1)
+    away = {
+        name: [abs(a - b) for a, b in zip(losses[name], losses["truth"])]
+        for name in ("stock", "swapped")
+    }
+    largest = max(map(max, away.values()))
+    unit = 10.0 ** math.floor(math.log10(largest)) if 0 < largest < math.inf else 1.0
     for name, colour, width in (("stock", STOCK, 4), ("swapped", OURS, 1.4)):
-        away = [abs(a - b) for a, b in zip(losses[name], losses["truth"])]
-        axes.plot(steps, away, color=colour, linewidth=width)
-    _clean(axes, "its distance from the truth")
+        axes.plot(steps, [a / unit for a in away[name]], color=colour, linewidth=width)
+    _clean(axes, f"away from the truth, in {unit:.0e}")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    axes.yaxis.get_offset_text().set_fontsize(7)
     axes.set_ylim(bottom=0)
 
 

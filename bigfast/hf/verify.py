@@ -52,7 +52,9 @@ class VerifyReport:
     def worst(self) -> tuple[str, float]:
         """The tensor with the largest error over allowed error, and that."""
         pairs = [
-            (f"{kind}: {n}", e) for kind, found in self.errors.items() for n, e in found.items()
+            (kind if n == kind else f"{kind}: {n}", e)
+            for kind, found in self.errors.items()
+            for n, e in found.items()
         ]
         return max(pairs, key=lambda pair: pair[1])
 

@@ -97,6 +97,18 @@ def test_sentence_transformers(bert, capsys):
     assert float(said[0].rpartition(" ")[2]) < 1e-5
 
 
+def test_cross_encoder(bert):
+    CrossEncoder = pytest.importorskip("sentence_transformers").CrossEncoder
+    model = CrossEncoder(str(bert), num_labels=1, device="cpu")
+    pairs = [(one, other) for one in TEXTS for other in TEXTS]
+    want = model.predict(pairs, convert_to_tensor=True)
+    report = bigfast.swap(model)
+    assert report.swapped["attention"] and report.swapped["unpad"]
+    torch.testing.assert_close(model.predict(pairs, convert_to_tensor=True), want)
+    bigfast.restore(model)
+    assert torch.equal(model.predict(pairs, convert_to_tensor=True), want)
+
+
 def test_generate(tmp_path, capsys):
     torch.manual_seed(0)
     size = save_tokenizer(tmp_path)

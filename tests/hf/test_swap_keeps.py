@@ -10,7 +10,7 @@ from pairs import main_head, pair, real_tokens, unlabelled
 from torch.nn.utils import parametrize
 
 import bigfast
-from bigfast.hf.swap import stock_class
+from bigfast.hf.swap import FUSIONS, stock_class
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -132,3 +132,20 @@ def test_hooks_are_called(family):
             model(**inputs)
         seen.append(called)
     assert seen[0] == seen[1] and len(seen[0]) > 10
+
+
+@pytest.mark.parametrize("only", FUSIONS)
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "distilbert"])
+def test_one_fusion_alone(family, only):
+    stock = make(family, main_head(family)).train()
+    model = copy.deepcopy(stock)
+    asked = {only, "attention"} if only == "unpad" else {only}
+    report = bigfast.swap(model, **{fusion: fusion in asked for fusion in FUSIONS})
+    assert set(report.swapped) <= asked
+    assert (only in report.swapped) or "nothing of the kind" in str(report)
+    not_asked = {fusion for fusion, kept in report.kept.items() if "not asked for" in kept}
+    assert not_asked and not not_asked & asked
+    inputs = inputs_for(stock)
+    got, want = model(**inputs), stock(**inputs)
+    torch.testing.assert_close(got.loss, want.loss)
+    assert (got.logits is None) == (only == "loss")

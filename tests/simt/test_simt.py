@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from build import built
+from simt.build import built
 
 # What is found in each kernel of planted.cpp, and in which builds: the plain one, the one with
 # AddressSanitizer, the one that logs accesses.

@@ -1,7 +1,8 @@
-"""What can serve besides torch, each with the reason where it is missing: the native library, which
-is loaded here and nowhere else, and Triton."""
+"""What can serve besides torch, each with the reason where it is missing: the native libraries, which
+are loaded here and nowhere else, and Triton."""
 
 import os
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,30 @@ def _load() -> str | None:
     wanted = os.environ.get("BIGFAST_CPU_ISA")
     if wanted is not None:
         set_cpu_isa(wanted)
+    return None
+
+
+def _load_cuda() -> str | None:
+    """Load the CUDA library, which starts no CUDA; None, or why it is not there."""
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    path = _PACKAGE / "_cuda.so"
+    if not path.exists():
+        return "not built; with nvcc: BIGFAST_BUILD_CUDA=1 pip install --no-build-isolation bigfast"
+    torch.ops.load_library(path)
+    return None
+
+
+@cache
+def cuda_missing() -> str | None:
+    """Why the CUDA C++ kernels cannot serve on this machine, or None. Asks the driver, once."""
+    if CUDA_NOT_LOADED is not None:
+        return CUDA_NOT_LOADED
+    runtime, driver = torch.ops.bigfast.cuda_versions()
+    if driver // 1000 < runtime // 1000:  # of one major version, all drivers serve all libraries
+        shown = lambda version: f"{version // 1000}.{version % 1000 // 10}"
+        serves = f"serves CUDA {shown(driver)}" if driver else "is not there"
+        return f"built for CUDA {shown(runtime)}, but the driver {serves}"
     return None
 
 
@@ -49,6 +74,7 @@ def set_cpu_isa(name: str) -> None:
 
 
 NATIVE_MISSING = _load()  # None: the native ops exist
+CUDA_NOT_LOADED = _load_cuda()  # None: its ops are registered
 TRITON_MISSING = None if find_spec("triton") else "triton is not installed: pip install triton"
 # Triton's interpreter runs kernels on the CPU, in NumPy; Triton reads this when it is imported.
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on")

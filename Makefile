@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A build without isolation finds cmake and ninja here.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test test-arm64 build lint bench gpu-report clean
+.PHONY: quickstart test test-arm64 cuda-all build lint bench gpu-report clean
 .DEFAULT_GOAL := build
 
 $(VENV)/.ready: requirements/dev.txt
@@ -38,11 +38,15 @@ test-arm64: $(VENV)/.ready
 	cmake --build build/arm64
 	qemu-aarch64 build/arm64/kernels
 
+# The CUDA kernels for every GPU, with what the table says they need; needs nvcc, no GPU.
+cuda-all: build
+	BIGFAST_CUDA_ALL=1 $(BIN)/pytest tests/cuda
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.inl')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.inl' '*.cu' '*.cuh')
 
 # Measures here (half an hour on two cores), and draws README's figures and tables from the results.
 RESULTS := benchmarks/results/cpu

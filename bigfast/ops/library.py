@@ -2,9 +2,11 @@
 are loaded here and nowhere else, and Triton."""
 
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +40,17 @@ def _load_cuda() -> str | None:
     return None
 
 
-@cache
+def once(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Decorator: `function` is called once, and torch.compile takes its result for a constant.
+
+    That is torch.compiler.assume_constant_result, which would import the compiler with bigfast."""
+    cached = cache(function)
+    constant = lambda: cached()
+    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return constant
+
+
+@once
 def cuda_missing() -> str | None:
     """Why the CUDA C++ kernels cannot serve on this machine, or None. Asks the driver, once."""
     if CUDA_NOT_LOADED is not None:

@@ -10,12 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import NamedTuple
 
 import torch
 
-from .library import NATIVE_MISSING, TRITON_INTERPRETED, TRITON_MISSING, cuda_missing
+from .library import NATIVE_MISSING, TRITON_INTERPRETED, TRITON_MISSING, cuda_missing, once
 
 NAMES = ("cpp", "triton", "torch", "flash_attn", "reference")
 
@@ -68,7 +67,7 @@ def ops() -> list[str]:
     return sorted(_candidates)
 
 
-@cache
+@once
 def cuda_before_triton() -> bool:
     """Whether CUDA C++ comes before Triton: where a GPU is below compute capability 8.0, on which
     Triton's products are scalar code and it has no bf16. Elsewhere nothing is measured yet."""

@@ -1,5 +1,5 @@
-"""What can serve besides torch, each with the reason where it is missing: the native libraries, which
-are loaded here and nowhere else, and Triton."""
+"""What can serve besides torch, each with the reason where it is missing: the native libraries,
+which are loaded here and nowhere else, and Triton."""
 
 import os
 from collections.abc import Callable

@@ -63,7 +63,10 @@ def copy_tree(to: Path) -> None:
     for library in (ROOT / "bigfast").glob("*.so"):
         shutil.copy(library, to / "bigfast")
     for part in ("kernels", "benchmarks"):
-        (to / "bigfast" / part).symlink_to(to / part)
+        package = to / "bigfast" / part
+        package.mkdir(exist_ok=True)
+        for path in (to / part).iterdir():
+            (package / path.name).symlink_to(path)
 
 
 def build(tree: Path, file: str) -> bool:

@@ -176,6 +176,12 @@ Machine& machine() {
   return played;
 }
 
+extern "C" __attribute__((visibility("default"))) void simt_play(int capability,
+                                                                 int multiprocessors,
+                                                                 int shared_limit) {
+  machine() = {capability, multiprocessors, shared_limit};
+}
+
 void run(Dim grid, Dim block, size_t dynamic_shared, const std::function<void()>& thread) {
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);

@@ -41,13 +41,6 @@ std::string who(int thread) {
          std::to_string(thread);
 }
 
-[[noreturn]] void give_up(const std::string& what) {
-  if (running == nullptr) throw std::runtime_error("simt: " + what);
-  failure = what;
-  running->fiber->suspend();
-  std::abort();  // a thread that failed is not resumed
-}
-
 std::string stands(const Thread& thread) {
   const std::string name = who(thread.index);
   if (thread.state == Thread::ended) return name + " has ended";
@@ -73,7 +66,7 @@ void wait(Thread::State state, Site site, const char* function) {
 
 void resume(Thread& thread) {
   running = &thread;
-  threadIdx = Dim(thread.index);
+  threadIdx = Dim(thread.index, 0, 0);
   thread.fiber->resume();
   running = nullptr;
   if (!failure.empty()) {
@@ -167,6 +160,13 @@ void free_arrays() {
 }
 
 }  // namespace
+
+void give_up(const std::string& what) {
+  if (running == nullptr) throw std::runtime_error("simt: " + what);
+  failure = what;
+  running->fiber->suspend();
+  std::abort();  // a thread that failed is not resumed
+}
 
 char* SharedArray::begin() const { return memory + kGuard; }
 size_t SharedArray::whole() const { return (bytes + 3 * kGuard - 1) / kGuard * kGuard; }

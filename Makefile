@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A build without isolation finds cmake and ninja here.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test test-arm64 build lint bench verified gpu-report clean
+.PHONY: quickstart test test-arm64 cuda-all build lint bench verified gpu-report clean
 .DEFAULT_GOAL := build
 
 $(VENV)/.ready: requirements/dev.txt
@@ -38,11 +38,15 @@ test-arm64: $(VENV)/.ready
 	cmake --build build/arm64
 	qemu-aarch64 build/arm64/kernels
 
+# The CUDA kernels for every GPU, with what the table says they need; needs nvcc, no GPU.
+cuda-all: build
+	BIGFAST_CUDA_ALL=1 $(BIN)/pytest tests/cuda
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.inl')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.inl' '*.cu' '*.cuh')
 
 # Measures here (an hour on two cores), and draws README's figures and tables from the results.
 RESULTS := benchmarks/results/cpu
@@ -60,9 +64,11 @@ verified: build
 	$(BIN)/python tests/hf/verified.py docs/verified.md
 
 # On a machine with a GPU, in under 9 minutes: tests, benchmarks, goals; ARGS="--only attention", "--dry-run".
+# With BIGFAST_BUILD_CUDA=1 in the environment the CUDA C++ kernels are built first (nvcc), and run too.
 REPORT := $(if $(filter file default,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
 gpu-report:
-	@$(REPORT) -c "import bigfast.benchmarks, bigfast.ops.library as l; exit(l.NATIVE_MISSING is not None)" \
+	@$(REPORT) -c "import bigfast.benchmarks, bigfast.ops.library as l, os; exit(bool(l.NATIVE_MISSING or \
+		os.environ.get('BIGFAST_BUILD_CUDA') == '1' and l.CUDA_NOT_LOADED))" \
 		2>/dev/null || $(REPORT) -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
 	$(REPORT) -m bigfast.benchmarks.gpu_report $(ARGS)
 

@@ -27,6 +27,7 @@ class CMakeBuild(build_ext):
             build = str(ROOT / "build" / "cpu")
             configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", build]
             configure += [f"-DPython_EXECUTABLE={sys.executable}"]
+            configure += [f"-DBIGFAST_BUILD_CUDA={os.environ.get('BIGFAST_BUILD_CUDA', '0')}"]
             subprocess.run(configure, check=True)
             subprocess.run(["cmake", "--build", build], check=True)
         else:

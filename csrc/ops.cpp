@@ -7,7 +7,7 @@
 // element is kept where its 16-bit random number is at least that.
 #include <torch/csrc/stable/library.h>
 
-STABLE_TORCH_LIBRARY(bigfast, m) {
+STABLE_TORCH_LIBRARY(BIGFAST_NAMESPACE, m) {
   // The CPU instruction set in use, all that this machine has (best last), and the choice of one.
   m.def("cpu_isa() -> str");
   m.def("cpu_isas() -> str");

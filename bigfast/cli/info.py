@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         print(markdown(header, rows))
         return 0
     for name, value in machine().items():
-        print(f"{name:<9}{value}")
+        print(f"{name:<10}{value}")
     print()
     _show(header, rows)
     print("\nwhy the others do not serve")
@@ -120,6 +120,7 @@ def machine() -> dict[str, str]:
     return {
         "versions": ", ".join(versions),
         "native": native,
+        "cuda c++": library.cuda_missing() or "loaded",
         "cpu": f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()} CPUs",
         "gpu": ", ".join(gpus) or "none",
         **({"forced": f"BIGFAST_BACKEND={forced}"} if forced else {}),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NATIVE = (torch.float32, torch.bfloat16)
-_TRITON = (torch.float32, torch.bfloat16, torch.float16)
+_GPU = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_float(name: str, tensor: Tensor | None) -> None:
@@ -21,11 +21,18 @@ def why_not_native(*dtypes: torch.dtype) -> str | None:
     return None
 
 
+def why_not_cuda(*dtypes: torch.dtype) -> str | None:
+    """Why CUDA C++ kernels that compute in fp32 cannot serve these dtypes, or None."""
+    for dtype in dtypes:
+        if dtype not in _GPU:
+            return f"serves float32, bfloat16 and float16, not {dtype}"
+    return None
+
+
 def why_not_triton(device: torch.device, *dtypes: torch.dtype) -> str | None:
     """Why Triton's row-wise kernels cannot serve these dtypes on `device`, or None."""
-    for dtype in dtypes:
-        if dtype not in _TRITON:
-            return f"serves float32, bfloat16 and float16, not {dtype}"
+    if (reason := why_not_cuda(*dtypes)) is not None:
+        return reason
     if torch.bfloat16 in dtypes and device.type == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:

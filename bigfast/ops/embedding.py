@@ -164,8 +164,8 @@ def _why_not_native(*args) -> str | None:
 
 def _why_not_triton(*args) -> str | None:
     word, _, _, norm_weight, _, out_dtype = args
-    if word.shape[1] > norm.TRITON_FEATURES:
-        return f"serves up to {norm.TRITON_FEATURES} features, not {word.shape[1]}"
+    if word.shape[1] > norm.GPU_FEATURES:
+        return f"serves up to {norm.GPU_FEATURES} features, not {word.shape[1]}"
     norm_dtype = word.dtype if norm_weight is None else norm_weight.dtype
     return _why_not_mixed(*args[:5]) or dtypes.why_not_triton(
         word.device, word.dtype, norm_dtype, out_dtype

@@ -99,17 +99,19 @@ _CALLS: dict[str, Callable[[Make], object]] = {
 _TEST_FILES = {"pad": "unpad"}  # where it is not the op's own
 
 _RUNGS = ("reference", "cpu")
-_TRITON_RUNGS = ("interpreter", "compiled")
+_GPU_RUNGS = {"triton": ("interpreter", "compiled"), "cpp": ("emulator",)}  # by implementation
 
 
-def _has_triton(op: str) -> bool:
-    return any(candidate.name == "triton" for candidate in registry.candidates(op, "cuda"))
+def _gpu_rungs(op: str) -> tuple[str, ...]:
+    names = [candidate.name for candidate in registry.candidates(op, "cuda")]
+    found = {rung for name in names for rung in _GPU_RUNGS.get(name, ())}
+    return tuple(rung for rung in RUNGS if rung in found)
 
 
 EVIDENCE = {
     op: Evidence(
         f"tests/ops/test_{_TEST_FILES.get(op, op)}.py",
-        _RUNGS + (_TRITON_RUNGS if _has_triton(op) else ()),
+        _RUNGS + _gpu_rungs(op),
         call,
     )
     for op, call in _CALLS.items()

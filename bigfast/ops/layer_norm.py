@@ -104,7 +104,11 @@ kernels.serve("layer_norm_fwd", "layer_norm_bwd")
 registry.register(
     "layer_norm",
     cpu=(registry.cpp(norm.why_not_native), registry.REFERENCE),
-    cuda=(registry.triton(norm.why_not_triton), registry.REFERENCE),
+    cuda=(
+        registry.triton(norm.why_not_triton),
+        registry.cuda(norm.why_not_cuda),
+        registry.REFERENCE,
+    ),
 )
 
 

@@ -1,9 +1,12 @@
-"""What can serve besides torch, each with the reason where it is missing: the native library, which
-is loaded here and nowhere else, and Triton."""
+"""What can serve besides torch, each with the reason where it is missing: the native libraries,
+which are loaded here and nowhere else, and Triton."""
 
 import os
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +27,47 @@ def _load() -> str | None:
     if wanted is not None:
         set_cpu_isa(wanted)
     return None
+
+
+def _load_cuda() -> str | None:
+    """Load the CUDA library, which starts no CUDA; None, or why it is not there."""
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    path = _PACKAGE / "_cuda.so"
+    if not path.exists():
+        return "not built; with nvcc: BIGFAST_BUILD_CUDA=1 pip install --no-build-isolation bigfast"
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"{path} cannot be loaded: {error.__cause__ or error}"
+    return None
+
+
+def once(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Decorator: `function` is called once, and torch.compile takes its result for a constant.
+
+    That is torch.compiler.assume_constant_result, which would import the compiler with bigfast."""
+    cached = cache(function)
+    constant = lambda: cached()
+    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return constant
+
+
+@once
+def cuda_missing() -> str | None:
+    """Why the CUDA C++ kernels cannot serve on this machine, or None. Asks the driver, once."""
+    if CUDA_NOT_LOADED is not None:
+        return CUDA_NOT_LOADED
+    return driver_too_old(*torch.ops.bigfast.cuda_versions())
+
+
+def driver_too_old(runtime: int, driver: int) -> str | None:
+    """Why a driver cannot serve a library built for CUDA `runtime` (13000: 13.0), or None."""
+    if driver // 1000 >= runtime // 1000:  # of one major version, all drivers serve all libraries
+        return None
+    shown = lambda version: f"{version // 1000}.{version % 1000 // 10}"
+    serves = f"serves CUDA {shown(driver)}" if driver else "is not there"
+    return f"built for CUDA {shown(runtime)}, but the driver {serves}"
 
 
 def cpu_isas() -> list[str]:
@@ -49,6 +93,7 @@ def set_cpu_isa(name: str) -> None:
 
 
 NATIVE_MISSING = _load()  # None: the native ops exist
+CUDA_NOT_LOADED = _load_cuda()  # None: its ops are registered
 TRITON_MISSING = None if find_spec("triton") else "triton is not installed: pip install triton"
 # Triton's interpreter runs kernels on the CPU, in NumPy; Triton reads this when it is imported.
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on")

@@ -7,7 +7,7 @@ from . import dropout, dtypes
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NATIVE = (torch.float32, torch.bfloat16)
-TRITON_FEATURES = 8192  # a row, its gradients and its share of dweight are held in registers
+GPU_FEATURES = 8192  # a row, its gradients and its share of dweight are held in registers
 
 
 def check(
@@ -66,10 +66,23 @@ def why_not_triton(
     """Why the Triton kernels cannot serve, or None."""
     if bias is not None and bias.dtype != weight.dtype:
         return "weight and bias differ in dtype"
-    if weight.shape[0] > TRITON_FEATURES:
-        return f"serves up to {TRITON_FEATURES} features, not {weight.shape[0]}"
+    if weight.shape[0] > GPU_FEATURES:
+        return f"serves up to {GPU_FEATURES} features, not {weight.shape[0]}"
     r_dtype = x.dtype if residual is None else residual.dtype
     return dtypes.why_not_triton(x.device, x.dtype, r_dtype, weight.dtype, out_dtype)
+
+
+def why_not_cuda(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype
+) -> str | None:
+    """Why the CUDA C++ kernels cannot serve, or None: they take what Triton's take, and bf16 on
+    every GPU."""
+    if bias is not None and bias.dtype != weight.dtype:
+        return "weight and bias differ in dtype"
+    if weight.shape[0] > GPU_FEATURES:
+        return f"serves up to {GPU_FEATURES} features, not {weight.shape[0]}"
+    r_dtype = x.dtype if residual is None else residual.dtype
+    return dtypes.why_not_cuda(x.dtype, r_dtype, weight.dtype, out_dtype)
 
 
 def residual_sum(

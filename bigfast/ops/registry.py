@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from .library import NATIVE_MISSING, TRITON_INTERPRETED, TRITON_MISSING
+from .library import NATIVE_MISSING, TRITON_INTERPRETED, TRITON_MISSING, cuda_missing, once
 
 NAMES = ("cpp", "triton", "torch", "flash_attn", "reference")
 
@@ -36,6 +36,11 @@ def cpp(why_not: Callable[..., str | None]) -> Implementation:
     if NATIVE_MISSING is not None:
         return Implementation("cpp", lambda *args: f"not built: {NATIVE_MISSING}")
     return Implementation("cpp", why_not)
+
+
+def cuda(why_not: Callable[..., str | None]) -> Implementation:
+    """The CUDA C++ implementation, `cpp` on a GPU."""
+    return Implementation("cpp", lambda *args: cuda_missing() or why_not(*args))
 
 
 def triton(why_not: Callable[..., str | None]) -> Implementation:
@@ -62,8 +67,18 @@ def ops() -> list[str]:
     return sorted(_candidates)
 
 
+@once
+def cuda_before_triton() -> bool:
+    """Whether CUDA C++ comes before Triton: where a GPU is below compute capability 8.0, on which
+    Triton's products are scalar code and it has no bf16. Elsewhere nothing is measured yet."""
+    gpus = range(torch.cuda.device_count())
+    return any(torch.cuda.get_device_capability(gpu) < (8, 0) for gpu in gpus)
+
+
 def candidates(op: str, device: str) -> tuple[Implementation, ...]:
     found = _candidates[op].get(device, (REFERENCE,))
+    if device == "cuda" and cuda_before_triton():
+        found = tuple(sorted(found, key=lambda candidate: candidate.name != "cpp"))
     if device == "cpu" and TRITON_INTERPRETED:
         # Behind the reference, which serves everything: the interpreter serves where it is forced.
         found += tuple(c for c in _candidates[op].get("cuda", ()) if c.name == "triton")
@@ -101,9 +116,12 @@ def why_no_kernel(op: str, device: str) -> str | None:
     names = {candidate.name for candidate in candidates(op, device)}
     if device == "cpu" and NATIVE_MISSING is not None:
         return NATIVE_MISSING
-    if names == {"triton", "reference"} and TRITON_MISSING is not None:
+    if names == {"reference"}:
+        return f"{op} has no fused kernel for {device} yet"
+    missing = {"triton": TRITON_MISSING, "cpp": cuda_missing()}
+    if device == "cuda" and all(missing.get(name) for name in names - {"reference"}):
         return TRITON_MISSING
-    return f"{op} has no fused kernel for {device} yet" if names == {"reference"} else None
+    return None
 
 
 @contextmanager

@@ -96,7 +96,11 @@ kernels.serve("rms_norm_fwd", "rms_norm_bwd")
 registry.register(
     "rms_norm",
     cpu=(registry.cpp(norm.why_not_native), registry.REFERENCE),
-    cuda=(registry.triton(norm.why_not_triton), registry.REFERENCE),
+    cuda=(
+        registry.triton(norm.why_not_triton),
+        registry.cuda(norm.why_not_cuda),
+        registry.REFERENCE,
+    ),
 )
 
 

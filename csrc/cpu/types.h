@@ -1,24 +1,15 @@
-// What kernel arguments are made of.
+// What the CPU kernels are made of.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
 
+#include "args/types.h"
+
 namespace bigfast::cpu {
 
 struct bf16 {
   uint16_t bits;
-};
-
-enum class DType : int { f32, bf16 };
-
-// Dropout as docs/architecture.md defines it: element (row, col) is kept where its 16-bit Philox
-// number is >= threshold, and scaled. `seed` is null when nothing is dropped.
-struct Dropout {
-  const int64_t* seed = nullptr;
-  const int32_t* rows = nullptr;  // logical row of each row; null: row i is i
-  int32_t threshold = 0;          // 65536 drops all
-  float scale = 1.0f;
 };
 
 // Calls f with a value of the C++ type that dtype names: dispatch(x, [&](auto tag) {...}).

@@ -13,8 +13,8 @@ Tensor grad_norm(std::vector<Tensor> grads) {
   std::vector<cpu::GradNormTask> tasks;
   for (const Tensor& grad : grads) {
     check_contiguous(grad, "grad");
-    const cpu::DType dtype = dtype_of(grad);
-    const int64_t itemsize = dtype == cpu::DType::f32 ? 4 : 2, size = grad.numel();
+    const DType dtype = dtype_of(grad);
+    const int64_t itemsize = dtype == DType::f32 ? 4 : 2, size = grad.numel();
     for (int64_t begin = 0; begin < size; begin += cpu::grad_norm_task)
       tasks.push_back({static_cast<const char*>(data(grad)) + begin * itemsize,
                        std::min(size - begin, cpu::grad_norm_task), dtype});

@@ -1,4 +1,4 @@
-// Binding of layer_norm: checks, allocates, calls csrc/cpu/layer_norm.cpp.
+// Binding of layer_norm: checks, allocates, calls the kernels of the device (torch/device.h).
 #include "torch/norm.h"
 
 namespace bigfast {
@@ -9,11 +9,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_fwd(const Tensor x, const 
                                                           const OptTensor rows,
                                                           const OptTensor seed, int64_t threshold,
                                                           double eps, ScalarType out_dtype) {
-  Tensor mean = empty({x.size(0)}, ScalarType::Float);
+  Tensor mean = empty({x.size(0)}, ScalarType::Float, x);
   auto [y, r, rstd, args] =
       norm_forward(x, residual, weight, bias, rows, seed, threshold, eps, out_dtype);
   args.mean = static_cast<float*>(data(mean));
-  cpu::layer_norm_fwd(args);
+  run(device::layer_norm_fwd, args, x);
   return {y, r, mean, rstd};
 }
 
@@ -26,15 +26,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_bwd(
   check_contiguous(mean, "mean");
   STD_TORCH_CHECK(mean.numel() == r.size(0), "mean must have one entry per row");
   args.mean = static_cast<const float*>(data(mean));
-  Tensor dbias = empty({has_bias ? weight.size(0) : 0}, weight.scalar_type());
+  Tensor dbias = empty({has_bias ? weight.size(0) : 0}, weight.scalar_type(), r);
   args.dbias = has_bias ? data(dbias) : nullptr;
-  cpu::layer_norm_bwd(args);
+  const std::optional<Tensor> partials = norm_partials(args, r);
+  run(device::layer_norm_bwd, args, r);
   return {dx, dresidual, dweight, dbias};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(bigfast, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(BIGFAST_NAMESPACE, BIGFAST_KEY, m) {
   m.impl("layer_norm_fwd", TORCH_BOX(&layer_norm_fwd));
   m.impl("layer_norm_bwd", TORCH_BOX(&layer_norm_bwd));
 }

@@ -1,19 +1,24 @@
 // What the bindings of layer_norm and rms_norm share.
 #pragma once
 
+#include "torch/device.h"
+
+#if defined(BIGFAST_CUDA)
+#include "cuda/norm.h"
+#else
 #include "cpu/norm.h"
-#include "torch/tensor.h"
+#endif
 
 namespace bigfast {
 
-// The kernels are not compiled for a bf16 residual among fp32 tensors.
-inline void check_dtypes(cpu::DType x, cpu::DType r, cpu::DType y) {
-  STD_TORCH_CHECK(r == cpu::DType::f32 || (x == r && y == r),
+// The CPU's kernels are not compiled for a bf16 residual among fp32 tensors.
+inline void check_dtypes(DType x, DType r, DType y) {
+  STD_TORCH_CHECK(kOnCuda || r == DType::f32 || (x == r && y == r),
                   "a bfloat16 residual goes with bfloat16 tensors alone");
 }
 
 // y, r (empty where x itself is r), rstd, and the kernel's arguments, mean still unset.
-inline std::tuple<Tensor, Tensor, Tensor, cpu::NormForward> norm_forward(
+inline std::tuple<Tensor, Tensor, Tensor, NormForward> norm_forward(
     const Tensor& x, const OptTensor& residual, const Tensor& weight, const OptTensor& bias,
     const OptTensor& rows, const OptTensor& seed, int64_t threshold, double eps,
     ScalarType out_dtype) {
@@ -32,11 +37,11 @@ inline std::tuple<Tensor, Tensor, Tensor, cpu::NormForward> norm_forward(
   }
   const bool makes_r = residual.has_value() || seed.has_value();
   const ScalarType r_dtype = residual.has_value() ? residual->scalar_type() : x.scalar_type();
-  Tensor y = empty({tokens, features}, out_dtype);
-  Tensor r = empty({makes_r ? tokens : 0, features}, r_dtype);
-  Tensor rstd = empty({tokens}, ScalarType::Float);
+  Tensor y = empty({tokens, features}, out_dtype, x);
+  Tensor r = empty({makes_r ? tokens : 0, features}, r_dtype, x);
+  Tensor rstd = empty({tokens}, ScalarType::Float, x);
 
-  cpu::NormForward args{};
+  NormForward args{};
   args.x = data(x);
   args.residual = data_or_null(residual);
   args.weight = data(weight);
@@ -58,7 +63,7 @@ inline std::tuple<Tensor, Tensor, Tensor, cpu::NormForward> norm_forward(
 
 // dx, dresidual (empty where there is none), dweight, and the kernel's arguments, mean and dbias
 // still unset.
-inline std::tuple<Tensor, Tensor, Tensor, cpu::NormBackward> norm_backward(
+inline std::tuple<Tensor, Tensor, Tensor, NormBackward> norm_backward(
     const Tensor& dy, const OptTensor& dr, const Tensor& r, const Tensor& weight,
     const Tensor& rstd, const OptTensor& rows, const OptTensor& seed, int64_t threshold,
     ScalarType x_dtype, bool has_residual) {
@@ -75,11 +80,11 @@ inline std::tuple<Tensor, Tensor, Tensor, cpu::NormBackward> norm_backward(
     STD_TORCH_CHECK(dr->numel() == r.numel() && dr->scalar_type() == r.scalar_type(),
                     "dr must be like r");
   }
-  Tensor dx = empty({tokens, features}, x_dtype);
-  Tensor dresidual = empty({has_residual ? tokens : 0, features}, r.scalar_type());
-  Tensor dweight = empty({features}, weight.scalar_type());
+  Tensor dx = empty({tokens, features}, x_dtype, r);
+  Tensor dresidual = empty({has_residual ? tokens : 0, features}, r.scalar_type(), r);
+  Tensor dweight = empty({features}, weight.scalar_type(), r);
 
-  cpu::NormBackward args{};
+  NormBackward args{};
   args.dy = data(dy);
   args.dr_out = data_or_null(dr);
   args.r = data(r);
@@ -97,6 +102,21 @@ inline std::tuple<Tensor, Tensor, Tensor, cpu::NormBackward> norm_backward(
   check_dtypes(args.x_dtype, args.r_dtype, args.y_dtype);
   args.dropout = dropout_args(seed, rows, threshold, tokens);
   return {dx, dresidual, dweight, args};
+}
+
+// The scratch of the kernel, set in args, which lives as long as what this returns: CUDA's caching
+// allocator gives it to nobody but later work of the same stream.
+inline std::optional<Tensor> norm_partials([[maybe_unused]] NormBackward& args,
+                                           [[maybe_unused]] const Tensor& beside) {
+#if defined(BIGFAST_CUDA)
+  const Current current(beside);
+  Tensor partials =
+      empty({cuda::norm_partials(args.tokens, args.features)}, ScalarType::Float, beside);
+  args.partials = static_cast<float*>(data(partials));
+  return partials;
+#else
+  return std::nullopt;
+#endif
 }
 
 }  // namespace bigfast

@@ -1,5 +1,6 @@
 // What the bindings share: checks for memory safety, allocation, pointers. Users' mistakes are
-// caught before, in Python; a failed check here is a RuntimeError.
+// caught before, in Python; a failed check here is a RuntimeError. A binding may be compiled more
+// than once, for the CPU and for CUDA: device.h.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -17,7 +18,7 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/types.h"
+#include "args/types.h"
 
 namespace bigfast {
 
@@ -25,11 +26,25 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptTensor = std::optional<Tensor>;
 
-inline cpu::DType dtype_of(const Tensor& t) {
+#if defined(BIGFAST_CUDA)
+constexpr bool kOnCuda = true;
+#else
+constexpr bool kOnCuda = false;
+#endif
+#if defined(BIGFAST_CUDA) && !defined(BIGFAST_EMULATED)
+constexpr const char* kDeviceName = "a GPU";
+inline bool is_here(const Tensor& t) { return t.is_cuda(); }
+#else
+constexpr const char* kDeviceName = "the CPU";
+inline bool is_here(const Tensor& t) { return t.is_cpu(); }
+#endif
+
+inline DType dtype_of(const Tensor& t) {
   const auto dtype = t.scalar_type();
+  if (kOnCuda && dtype == ScalarType::Half) return DType::f16;
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::BFloat16,
                   "expected float32 or bfloat16");
-  return dtype == ScalarType::Float ? cpu::DType::f32 : cpu::DType::bf16;
+  return dtype == ScalarType::Float ? DType::f32 : DType::bf16;
 }
 
 // malloc hands out blocks past 32 MB as fresh memory every time, and that arrives page by page, at
@@ -45,9 +60,10 @@ inline void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] in
 #endif
 }
 
-// An uninitialised contiguous CPU tensor. Through the C shim: the boxed factories of the stable ABI
+// An uninitialised contiguous tensor. Through the C shim: the boxed factories of the stable ABI
 // cost several microseconds a call.
-inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
+inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype, int32_t device_type,
+                    int32_t device_index) {
   std::vector<int64_t> strides(sizes.size());
   int64_t stride = 1;
   for (size_t i = sizes.size(); i-- > 0;) {
@@ -55,12 +71,23 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
     stride *= std::max<int64_t>(sizes.begin()[i], 1);
   }
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
-      static_cast<int32_t>(dtype), aoti_torch_device_type_cpu(), 0, &handle));
-  Tensor made(handle);
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
+                               static_cast<int32_t>(dtype), device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
+// On the CPU.
+inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
+  Tensor made = empty(sizes, dtype, aoti_torch_device_type_cpu(), 0);
   prefer_huge_pages(made.data_ptr(), made.numel() * static_cast<int64_t>(made.element_size()));
   return made;
+}
+
+// On the device of `beside`.
+inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype, const Tensor& beside) {
+  if (beside.is_cpu()) return empty(sizes, dtype);
+  return empty(sizes, dtype, aoti_torch_device_type_cuda(), beside.get_device_index());
 }
 
 inline void* data(const Tensor& t) { return t.data_ptr(); }
@@ -71,13 +98,14 @@ inline const T* data_or_null(const OptTensor& t) {
 }
 
 inline void check_contiguous(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), name, " must be contiguous and on the CPU");
+  STD_TORCH_CHECK(is_here(t) && t.is_contiguous(), name, " must be contiguous and on ",
+                  kDeviceName);
 }
 
 // Rows may lie apart: (rows, N) with unit last stride.
 inline void check_rows(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu() && t.dim() == 2 && (t.stride(1) == 1 || t.numel() == 0), name,
-                  " must be (rows, N) with unit last stride, on the CPU");
+  STD_TORCH_CHECK(is_here(t) && t.dim() == 2 && (t.stride(1) == 1 || t.numel() == 0), name,
+                  " must be (rows, N) with unit last stride, on ", kDeviceName);
 }
 
 inline void check_int32(const Tensor& t, const char* name) {
@@ -86,12 +114,12 @@ inline void check_int32(const Tensor& t, const char* name) {
 }
 
 // The dropout of `tokens` rows, or none where seed is absent.
-inline cpu::Dropout dropout_args(const OptTensor& seed, const OptTensor& rows, int64_t threshold,
-                                 int64_t tokens) {
-  cpu::Dropout dropout;
+inline Dropout dropout_args(const OptTensor& seed, const OptTensor& rows, int64_t threshold,
+                            int64_t tokens) {
+  Dropout dropout;
   if (!seed.has_value()) return dropout;
-  STD_TORCH_CHECK(seed->scalar_type() == ScalarType::Long && seed->numel() == 1,
-                  "seed must be one int64");
+  STD_TORCH_CHECK(is_here(*seed) && seed->scalar_type() == ScalarType::Long && seed->numel() == 1,
+                  "seed must be one int64, on ", kDeviceName);
   STD_TORCH_CHECK(0 <= threshold && threshold <= 65536, "threshold must lie in 0..65536");
   if (rows.has_value()) {
     check_int32(*rows, "rows");

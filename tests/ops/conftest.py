@@ -7,6 +7,7 @@ import math
 from contextlib import ExitStack
 
 import bounds
+import emulator
 import pytest
 import torch
 from steps import STEPS
@@ -16,8 +17,9 @@ from bigfast.ops import flash_attn, library, registry
 # What these tell of bad arguments is the same on every device, but for bad values: those a GPU does
 # not look at, or it refuses all further work of the process.
 _NOT_ON_GPU = ("test_bad_input", "test_bad_offsets", "test_ids_out_of_range")
-# The interpreter runs one program after the other, in NumPy: larger shapes wait for a GPU. A module
-# whose shapes are not those of one tensor has an INTERPRETED of its own.
+# The interpreter runs one program after the other, in NumPy, and the emulator one thread after the
+# other: larger shapes wait for a GPU. A module whose shapes are not those of one tensor has an
+# INTERPRETED of its own.
 _INTERPRETED = 100_000
 
 
@@ -27,6 +29,8 @@ def _implementations(op: str) -> list[str]:
         found += [f"cpp-{isa}" for isa in library.cpu_isas()]
     if op in registry.ops() and library.TRITON_MISSING is None:
         found += [c.name for c in registry.candidates(op, "cpu") if c.name == "triton"]
+    if op in registry.ops() and library.NATIVE_MISSING is None and emulator.serves(op):
+        found.append("emulator")
     return found
 
 
@@ -45,7 +49,7 @@ def _gpu(config) -> bool:
 
 
 def _on_gpu(ops: list[str]) -> list:
-    """Triton, torch's own and flash-attn, where an op has them and they are here."""
+    """Triton, CUDA C++, torch's own and flash-attn, where an op has them and they are here."""
     found = {c.name: None for op in ops for c in registry.candidates(op, "cuda")}
     absent = {"reference"} | ({"flash_attn"} if flash_attn.MISSING else set())
     names = [name for name in found if name not in absent] or ["reference"]
@@ -87,7 +91,8 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture
 def implementation(request):
-    """Forces `reference`, `cpp` in one instruction set or `triton`, for every op of the test."""
+    """Forces `reference`, `cpp` in one instruction set, `triton` or `emulator`, for every op of the
+    test."""
     if _gpu(request.config):
         yield from _serve_on_gpu(request, _ops(request.module))
     else:
@@ -100,6 +105,8 @@ def _serve_on_gpu(request, ops: list[str]):
         pytest.skip("bad arguments are told alike on every device")
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU here")
+    if name == "cpp" and library.cuda_missing() is not None:
+        pytest.skip(f"CUDA C++: {library.cuda_missing()}")
     with ExitStack() as stack:
         for op in ops:
             if name in {c.name for c in registry.candidates(op, "cuda")}:
@@ -112,15 +119,20 @@ def _serve_on_cpu(request):
     name, _, isa = request.param.partition("-")
     shape = request.node.callspec.params.get("shape", ())
     most = getattr(request.module, "INTERPRETED", _INTERPRETED)
-    if name == "triton" and math.prod(shape) > most:
-        pytest.skip("too large for the interpreter")
+    if name in ("triton", "emulator") and math.prod(shape) > most:
+        pytest.skip(f"too large for the {'interpreter' if name == 'triton' else name}")
     before = library.cpu_isa() if isa else None
     if isa:
         library.set_cpu_isa(isa)
     with ExitStack() as stack:
         if name == "triton":
             stack.enter_context(bounds.checked())
-        stack.enter_context(registry.backend(name))
+        if name == "emulator":
+            for op in filter(emulator.serves, _ops(request.module)):
+                emulator.install(op)
+                stack.enter_context(registry.backend(name, op))
+        else:
+            stack.enter_context(registry.backend(name))
         yield request.param
     if before:
         library.set_cpu_isa(before)

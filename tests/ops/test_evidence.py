@@ -50,6 +50,12 @@ def test_the_interpreter_rung_is_ticked_where_there_is_a_triton_kernel(op):
 
 
 @pytest.mark.parametrize("op", sorted(EVIDENCE))
+def test_the_emulator_rung_is_ticked_where_there_is_a_cuda_kernel(op):
+    cuda = "cpp" in {candidate.name for candidate in registry.candidates(op, "cuda")}
+    assert ("emulator" in EVIDENCE[op].rungs) == cuda
+
+
+@pytest.mark.parametrize("op", sorted(EVIDENCE))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_somebody_serves_every_op_in_every_dtype(op, dtype):
     for device in ("cpu", "cuda"):

@@ -73,11 +73,7 @@ def why_not_dropouts(owner: nn.Module, *names: str | None) -> str | None:
     return why_not_plain(owner, nn.Dropout, *(n for n in given if n in owner._modules))
 
 
-def wants(module: nn.Module, kwargs: dict, output: str) -> bool:
-    """Whether the caller asks for this output, `output_attentions` say, in the call or by config"""
-    asked = kwargs.get(output)
-    return bool(getattr(module.config, output) if asked is None else asked)
-
-
 def wants_weights(module: nn.Module, kwargs: dict) -> bool:
-    return wants(module, kwargs, "output_attentions")
+    """Whether the caller asks for the attention weights."""
+    asked = kwargs.get("output_attentions")
+    return bool(module.config.output_attentions if asked is None else asked)

@@ -75,15 +75,10 @@ def why_not_dropouts(owner: nn.Module, *names: str | None) -> str | None:
     return why_not_plain(owner, nn.Dropout, *(n for n in given if n in owner._modules))
 
 
-def wants(module: nn.Module, kwargs: dict, output: str) -> bool:
-    """Whether the caller asks for this output, `output_attentions` say, in the call or by config"""
-    asked = kwargs.get(output)
-    return bool(getattr(module.config, output) if asked is None else asked)
-
-
 def wants_weights(module: nn.Module, kwargs: dict) -> bool:
     """Whether the caller asks for the attention weights, which ours do not make; warns then."""
-    asked = wants(module, kwargs, "output_attentions")
+    asked = kwargs.get("output_attentions")
+    asked = bool(module.config.output_attentions if asked is None else asked)
     if asked:  # from this one line, which Python shows once
         warnings.warn(
             "output_attentions: attention weights are computed by stock attention, which is "

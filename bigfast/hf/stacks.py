@@ -15,7 +15,6 @@ from transformers.utils.output_capturing import capture_outputs
 from .. import ops
 from .attention import no_mask
 from .packing import Decoder, Encoder, Packed, pack_rows, packing_of
-from .parts import wants
 
 _STATES, _STATES_MASK = "encoder_hidden_states", "encoder_attention_mask"
 
@@ -114,32 +113,50 @@ class StackDecoder(Decoder):
 # wav2vec 2.0's ------------------------------------------------------------------------------------
 
 
-class AudioEncoder(Packed):
-    """Takes features (B, S, N) and the mask of their frames, and packs behind its convolution. In
-    training alone: transcripts are read from all frames, and so are those at padding.
-
-    `norm_first`: the norm stands before the layers, not behind them.
-    """
-
-    names = {"norm_first": True}
-
+class _Audio(Packed):
     @classmethod
     def why_not(cls, module: nn.Module) -> str | None:
         if module.config.add_adapter:
             return "the adapter's convolutions read the outputs at padding"
         return super().why_not(module)
 
-    def _goes_stock(self, call: dict) -> bool:
-        return wants(self, call, "output_hidden_states") or super()._goes_stock(call)
 
-    def forward(self, hidden_states, attention_mask=None, **kwargs):
-        packing = None
-        if self.training and attention_mask is not None and not self._goes_stock(kwargs):
-            packing = packing_of(attention_mask, hidden_states)
+class AudioModel(_Audio):
+    """Has its encoder pack, in training alone: transcripts are read from all frames, and so are
+    those at padding. Heads ask for hidden states, which layers give packed and which it pads."""
+
+    names = {}
+
+    def forward(self, *args, **kwargs):
+        call = self.arguments(args, kwargs)
+        encodes = isinstance(self.encoder, AudioEncoder) and call.get("attention_mask") is not None
+        if not self.training or not encodes or self._goes_stock(kwargs):
+            return super(Packed, self).forward(**call)
+        return_dict = call.pop("return_dict", None)
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        packings: list[ops.Packing] = []
+        outputs = super(Packed, self).forward(**call, return_dict=True, packings=packings)
+        if packings and outputs.get("hidden_states") is not None:
+            outputs["hidden_states"] = tuple(
+                None if x is None else ops.pad(x[0], packings[0]) for x in outputs.hidden_states
+            )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class AudioEncoder(_Audio):
+    """Takes features (B, S, N) and the mask of their frames. Packs behind its convolution, where it
+    is given `packings` to tell how. `norm_first`: its norm stands before the layers, not behind."""
+
+    names = {"norm_first": True}
+
+    def forward(self, hidden_states, attention_mask=None, *, packings=None, **kwargs):
+        packing = None if packings is None else packing_of(attention_mask, hidden_states)
         if packing is not None and packing.rows.shape[0] == attention_mask.numel():
             packing = attention_mask = None
         if packing is None:
             return super(Packed, self).forward(hidden_states, attention_mask, **kwargs)
+        packings.append(packing)
         x = hidden_states.masked_fill(~attention_mask[..., None], 0.0)
         x = pack_rows(x + self.pos_conv_embed(x), packing)  # (1, T, N)
         if self.at.norm_first:

@@ -6,7 +6,7 @@ from transformers.models.wav2vec2 import modeling_wav2vec2 as stock
 from .attention import Attention
 from .blocks import FeedForward
 from .layers import PostNormLayer, PreNormLayer
-from .stacks import AudioEncoder
+from .stacks import AudioEncoder, AudioModel
 from .swap import Family
 
 _LAYER = {
@@ -28,5 +28,6 @@ family.replace(
     activation="intermediate_act_fn", inner_dropout="intermediate_dropout", second="output_dense",
     dropout="output_dropout",
 )  # fmt: skip
+family.replace("Wav2Vec2Model", "unpad", AudioModel)
 family.replace("Wav2Vec2Encoder", "unpad", AudioEncoder)
 family.replace("Wav2Vec2EncoderStableLayerNorm", "unpad", AudioEncoder, norm_first=False)

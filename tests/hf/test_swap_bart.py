@@ -243,6 +243,12 @@ def test_gradient_checkpointing(reentrant):
         torch.testing.assert_close(gradient, want[name])
 
 
+@pytest.mark.parametrize("head", [SEQ2SEQ, "ForSequenceClassification"])
+def test_verify_makes_up_a_batch(head):
+    report = bigfast.verify(make("bart", head, dropout=0.1), steps=2)
+    assert report.ok, str(report)
+
+
 def test_layers_compile_whole():
     _, model = pair(SEQ2SEQ)
     inputs = inputs_for(model)

@@ -3,6 +3,7 @@
 import copy
 from contextlib import nullcontext
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -47,9 +48,10 @@ def attended(model, inputs):
 # Sound --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("head", ["Model", "ForCTC", "ForSequenceClassification", "ForXVector"])
 @pytest.mark.parametrize("family", AUDIO)
-def test_trains_on_real_frames(family):
-    stock, model = pair(family, "ForCTC")
+def test_trains_on_real_frames(family, head):
+    stock, model = pair(family, head)
     inputs = inputs_for(model)
     frames = int(model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(1)).sum())
     assert attended(model.train(), inputs) == [(frames, True)] * 2
@@ -68,15 +70,26 @@ def test_transcripts_of_padding_are_stocks(family):
 
 @pytest.mark.parametrize("family", AUDIO)
 def test_hidden_states_and_attentions(family):
-    stock, model = pair(family, "ForSequenceClassification", attn_implementation="eager")
-    inputs = inputs_for(model) | {"output_hidden_states": True, "output_attentions": True}
-    out, plain = (m.train()(**inputs) for m in (model, stock))
-    assert len(out.hidden_states) == 3
-    for kind in ("hidden_states", "attentions"):
-        torch.testing.assert_close(out[kind], plain[kind])
+    stock, model = pair(family, "Model", attn_implementation="eager")
     inputs = inputs_for(model)
-    stock, model = pair(family, "ForSequenceClassification", use_weighted_layer_sum=True)
-    torch.testing.assert_close(model.train()(**inputs).loss, stock.train()(**inputs).loss)
+    frames = model._get_feature_vector_attention_mask(20, inputs["attention_mask"])
+    out, plain = (m.train()(**inputs, output_hidden_states=True) for m in (model, stock))
+    assert list(out) == list(plain) and len(out.hidden_states) == 3
+    for ours, theirs in zip(out.hidden_states, plain.hidden_states):
+        torch.testing.assert_close(ours[frames], theirs[frames])
+    chosen = model(**inputs, output_hidden_states=[1]).hidden_states
+    assert chosen[0] is None and torch.equal(chosen[1], out.hidden_states[2])
+    values = model(**inputs, return_dict=False)
+    assert isinstance(values, tuple) and torch.equal(values[0], out.last_hidden_state)
+    out, plain = (m(**inputs, output_attentions=True) for m in (model, stock))
+    torch.testing.assert_close(out.attentions, plain.attentions)
+
+
+@pytest.mark.parametrize("family", AUDIO)
+def test_weighted_sum_of_layers(family):
+    model = make(family, "ForSequenceClassification", use_weighted_layer_sum=True)
+    report = bigfast.verify(model, inputs_for(model), steps=3)
+    assert report.ok, str(report)
 
 
 def test_what_reads_padding_is_not_packed():
@@ -233,6 +246,17 @@ def test_dropout_of_everything(family, head, where):
     kept, dropped = model(**inputs).loss, model.train()(**inputs).loss
     torch.testing.assert_close(dropped, stock.train()(**inputs).loss)
     assert not torch.allclose(dropped, kept)
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [(family, head) for family in ("vit", "wav2vec2") for head in families.heads(family)],
+)
+def test_verify_makes_up_a_batch(family, head):
+    chances = {"layerdrop": 0.5, "mask_time_prob": 0.3, "mask_time_length": 2}
+    model = make(family, head, **(chances if family in AUDIO else {"hidden_dropout_prob": 0.1}))
+    report = bigfast.verify(model, steps=2)
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import bigfast
 from bigfast.hf import SwapReport
 
 _LM_HEADS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-# What labels are called, and what a decoder reads instead.
+# What labels are called.
 _LABELS = ("labels", "next_sentence_label", "sentence_order_label")
 
 
@@ -29,9 +29,12 @@ def pair(
 
 
 def unlabelled(model: torch.nn.Module, padding: str = "right", **sizes: int) -> dict[str, Tensor]:
-    """A batch that fits the model, without labels."""
+    """A batch that fits the model, without labels; a decoder beside an encoder reads them."""
     inputs = inputs_for(model, padding, **sizes)
-    return {name: x for name, x in inputs.items() if name not in _LABELS}
+    found = {name: x for name, x in inputs.items() if name not in _LABELS}
+    if model.config.is_encoder_decoder and "labels" in inputs:
+        found.setdefault("decoder_input_ids", inputs["labels"].clamp(min=0))
+    return found
 
 
 def real_tokens(output: Tensor, inputs: dict[str, Tensor]) -> Tensor:

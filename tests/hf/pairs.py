@@ -9,7 +9,7 @@ import bigfast
 from bigfast.hf import SwapReport
 
 _LM_HEADS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-# What labels are called, and what a decoder reads instead.
+# What labels are called.
 _LABELS = ("labels", "next_sentence_label", "sentence_order_label")
 
 

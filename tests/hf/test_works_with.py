@@ -1,6 +1,7 @@
 """What people do with models, done with swapped ones, every family: hidden states, attention
 weights, checkpointing, dropout, autocast, generation, compilation."""
 
+import re
 import warnings
 
 import families
@@ -15,6 +16,8 @@ from bigfast.ops import library, registry
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 CAUSAL = [f for f in FAMILIES if main_head(f) in ("ForCausalLM", "LMHeadModel")]
+# Dropout that falls once for the whole batch, on relative positions: copies are no sample of it.
+SHARED = [("deberta_v2", "hidden_dropout_prob")]
 native = pytest.mark.skipif(library.NATIVE_MISSING is not None, reason="not built")
 
 
@@ -77,7 +80,12 @@ def test_gradient_checkpointing(family, reentrant):
     want = gradients(model, inputs)
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     torch.manual_seed(1)
-    got = gradients(model, inputs)
+    try:
+        got = gradients(model, inputs)
+    except RuntimeError as error:
+        with pytest.raises(RuntimeError, match=re.escape(str(error))):
+            gradients(bigfast.restore(model), inputs)
+        pytest.skip("stock cannot either")
     assert got.keys() == want.keys()
     for name, gradient in want.items():
         torch.testing.assert_close(got[name], gradient, msg=name)

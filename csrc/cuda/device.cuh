@@ -305,6 +305,13 @@ inline int capability() {
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 inline int shared_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
+// Whether the stream's work goes into a graph.
+inline bool is_capturing(Stream stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &status), "the state of a stream");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream stream, A... given) {
   std::tuple<P...> arguments(given...);

@@ -201,6 +201,7 @@ void mma(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[1], BIGFAST_
 inline int capability() { return simt::machine().capability; }
 inline int multiprocessors() { return simt::machine().multiprocessors; }
 inline int shared_limit() { return simt::machine().shared_limit; }
+inline bool is_capturing(Stream) { return false; }
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream, A... given) {

@@ -255,10 +255,9 @@ def test_rounds_what_the_fp32_step_computes(implementation, op, grad_dtype):
             assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "stable_adamw"])
-def test_same_bits_as_the_reference(implementation, name):
+@pytest.mark.parametrize("op", ["adamw", "lion", "stable_adamw"], indirect=True)
+def test_same_bits_as_the_reference(implementation, op):
     """Steps of plus and minus lr = 2^-12, which every implementation computes exactly."""
-    op = STEPS[name]
     lists = state(op, BF16, BF16)
     hyper = {"lr": 2**-12, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0}
     kwargs = op.hyper | hyper | ({"eps": 0.0} if op.counts else {}) | {"seed": seed(-5)}

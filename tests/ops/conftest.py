@@ -29,7 +29,7 @@ def _implementations(op: str) -> list[str]:
         found += [f"cpp-{isa}" for isa in library.cpu_isas()]
     if op in registry.ops() and library.TRITON_MISSING is None:
         found += [c.name for c in registry.candidates(op, "cpu") if c.name == "triton"]
-    if op in registry.ops() and emulator.serves(op):
+    if op in registry.ops() and library.NATIVE_MISSING is None and emulator.serves(op):
         found.append("emulator")
     return found
 

@@ -1,5 +1,6 @@
 import math
 
+import emulator
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,3 +208,12 @@ def test_bad_input(implementation, change, error, words):
     good = {"x": torch.zeros(2, 3), "weight": torch.ones(3)}
     with pytest.raises(error, match=words):
         layer_norm(**(good | change))
+
+
+@native
+def test_the_grid_of_a_large_gpu():
+    """More processors than there are rows, and an odd number of them."""
+    emulator.install("layer_norm")
+    with emulator.gpu(multiprocessors=13), backend("emulator", "layer_norm"):
+        check_op(layer_norm, layer_norm_ref, leaf(150, 40), leaf(40), leaf(40))
+        check_op(layer_norm, layer_norm_ref, leaf(3, 1040), leaf(1040), leaf(1040))

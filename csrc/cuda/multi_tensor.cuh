@@ -99,10 +99,9 @@ struct Piece {
     tensor = chunk.tensor;
     plane = t.plane;
     seed = list.seed;
-    aligned = (address(t.param) | address(t.grad) | address(t.exp_avg) | address(t.exp_avg_sq) |
-               address(t.master)) %
-                  16 ==
-              0;
+    const uintptr_t bits = address(t.param) | address(t.grad) | address(t.exp_avg) |
+                           address(t.exp_avg_sq) | address(t.master);
+    aligned = bits % 16 == 0;
   }
 
   // f(i, lanes), for elements i .. i + lanes.count - 1, until all n had their turn.
@@ -155,9 +154,7 @@ __device__ __forceinline__ void block_sums(T (&v)[kSums]) {
 // --- launching -----------------------------------------------------------------------------------
 // As an argument: a type.
 template <class T>
-struct Type {
-  using type = T;
-};
+struct Type {};
 
 template <class F>
 void with_type(DType dtype, F&& f) {

@@ -91,11 +91,11 @@ struct Piece {
     const StepTensor& t = list.table.tensors[chunk.tensor];
     begin = chunk.place * kChunk;
     n = static_cast<int>(t.size - begin < kChunk ? t.size - begin : kChunk);
-    weight = static_cast<W*>(t.master ? t.master : t.param) + begin;
-    grad = static_cast<const G*>(t.grad) + begin;
-    exp_avg = t.exp_avg + begin;
-    exp_avg_sq = t.exp_avg_sq + begin;
-    param = t.param;
+    weight = in_global(static_cast<W*>(t.master ? t.master : t.param)) + begin;
+    grad = in_global(static_cast<const G*>(t.grad)) + begin;
+    exp_avg = in_global(t.exp_avg) + begin;
+    exp_avg_sq = in_global(t.exp_avg_sq) + begin;
+    param = in_global(t.param);
     tensor = chunk.tensor;
     plane = t.plane;
     seed = list.seed;

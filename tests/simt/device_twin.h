@@ -64,6 +64,11 @@ struct Vec {
   const T& operator[](int i) const { return v[i]; }
 };
 
+template <class T>
+T* in_global(T* pointer) {
+  return pointer;
+}
+
 template <int N, class T>
 Vec<T, N> load_vec(const T* from, BIGFAST_SITE) {
   static_assert(sizeof(T) * N <= 16 && (sizeof(T) * N & (sizeof(T) * N - 1)) == 0);

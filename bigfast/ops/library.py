@@ -36,7 +36,10 @@ def _load_cuda() -> str | None:
     path = _PACKAGE / "_cuda.so"
     if not path.exists():
         return "not built; with nvcc: BIGFAST_BUILD_CUDA=1 pip install --no-build-isolation bigfast"
-    torch.ops.load_library(path)
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"{path} cannot be loaded: {error.__cause__ or error}"
     return None
 
 

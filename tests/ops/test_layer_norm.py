@@ -73,6 +73,15 @@ def test_mask_is_the_references_bit_for_bit(implementation, n):
     assert torch.equal(permuted, dense[rows.long()])
 
 
+@pytest.mark.parametrize("n", [48, 50])
+def test_statistics_are_those_of_the_stored_residual(implementation, n):
+    """Where rounding r to bf16 moves it far."""
+    x, residual = torch.randn(7, n).bfloat16(), (300 + torch.randn(7, n)).bfloat16()
+    weight = torch.ones(n, dtype=torch.bfloat16)
+    y, r = layer_norm(x, weight, residual=residual, return_residual=True)
+    assert torch.equal(y, layer_norm(r, weight))
+
+
 def test_mixed_dtypes(implementation):
     """An fp32 residual stream, bf16 products, fp32 weights."""
     x, residual = leaf(17, 96, dtype=torch.bfloat16), leaf(17, 96)

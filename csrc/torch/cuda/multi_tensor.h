@@ -17,7 +17,7 @@
 
 namespace bigfast {
 
-// A table and what it was made of: on which device, and on which stream it was written.
+// A table, what it was made of, and where it was written.
 struct KeptTable {
   std::vector<StepTensor> rows;
   int32_t device;
@@ -37,20 +37,24 @@ class Tables {
             const Tensor& beside) {
     const int32_t device = beside.is_cpu() ? 0 : beside.get_device_index();
     const std::lock_guard<std::mutex> guard(mutex_);
-    // What a graph has captured it writes when it is replayed, and reads then: nobody else may rely
-    // on it, and it stays.
-    if (cuda::captures(stream)) {
-      captured_.push_back(made(rows, blocks, stream, beside));
-      return captured_.back();
-    }
+    const bool captures = cuda::captures(stream);
     for (auto kept = kept_.begin(); kept != kept_.end(); ++kept) {
-      if (kept->device != device || kept->stream != stream || kept->rows != rows) continue;
+      // To a graph one of another stream will do: its replay comes after the step that this one was
+      // written for, which has changed the same parameters.
+      const bool ordered = captures || kept->stream == stream;
+      if (!ordered || kept->device != device || kept->rows != rows) continue;
       kept_.splice(kept_.begin(), kept_, kept);
+      if (captures) captured_.push_back(kept->memory);
       return kept->memory;
     }
-    kept_.push_front({rows, device, stream, made(rows, blocks, stream, beside)});
+    const Tensor memory = made(rows, blocks, stream, beside);
+    if (captures) {  // written when the graph is replayed: no other step may rely on that
+      captured_.push_back(memory);
+      return memory;
+    }
+    kept_.push_front({rows, device, stream, memory});
     if (kept_.size() > kMost) kept_.pop_back();
-    return kept_.front().memory;
+    return memory;
   }
 
  private:
@@ -65,8 +69,8 @@ class Tables {
   // Of some optimizers, and of gradients that have a few places in turn.
   static constexpr size_t kMost = 64;
   std::mutex mutex_;
-  std::list<KeptTable> kept_;  // the last used first
-  std::vector<Tensor> captured_;
+  std::list<KeptTable> kept_;     // the last used first
+  std::vector<Tensor> captured_;  // graphs read them at each replay: they stay
 };
 
 // Where it stands on the device; or, read now, one that stands on the CPU, or the one of an absent

@@ -119,9 +119,9 @@ STABLE_TORCH_LIBRARY(BIGFAST_NAMESPACE, m) {
   m.def("add_into_(Tensor(a!) out, Tensor total, Tensor part) -> ()");
 
   // Optimizer steps, on lists of as many tensors; masters fp32, or empty. step (counted from 1),
-  // lr, grad_scale and found_inf: one number each, which Triton reads where it stands; found_inf
+  // lr, grad_scale and found_inf: one number each, which a GPU reads where it stands; found_inf
   // not 0: nothing is written. seed int64 (1), with which bf16 params without masters are rounded
-  // stochastically. exp_avgs and exp_avg_sqs are fp32; params and grads fp32 or bf16 (Triton:
+  // stochastically. exp_avgs and exp_avg_sqs are fp32; params and grads fp32 or bf16 (on a GPU:
   // fp16).
   m.def(
       "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "

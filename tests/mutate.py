@@ -27,6 +27,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).parent / "mutants"
 KINDS = ("mask", "scale", "bound", "seed", "stride", "order", "rounding", "barrier")
+CUDA = ("csrc/cuda/", "csrc/torch/cuda/")  # what the emulator is built of
 LIMIT = 600  # seconds of tests; a mutant that hangs them is killed
 
 
@@ -71,7 +72,7 @@ def build(tree: Path, file: str) -> bool:
     """The C++ libraries of the copy that `file` is in, or, for CUDA's, the emulator's, where the
     tests look for it; only what has changed. False where it does not compile."""
     run = lambda *words: subprocess.run(words, cwd=tree, capture_output=True, check=False)
-    cuda = file.startswith("csrc/cuda/")
+    cuda = file.startswith(CUDA)
     folder = tree / "build" / ("simt" if cuda else "mutants")
     if not folder.exists():
         python = f"-DPython_EXECUTABLE={sys.executable}"
@@ -87,7 +88,7 @@ def survives(tree: Path, mutant: Mutant) -> tuple[bool, str]:
     assert text.count(mutant.find) == 1, f"stands {text.count(mutant.find)} times: {mutant}"
     path.write_text(text.replace(mutant.find, mutant.put))
     native = mutant.file.startswith("csrc/")
-    cuda = mutant.file.startswith("csrc/cuda/")
+    cuda = mutant.file.startswith(CUDA)
     try:
         if native and not build(tree, mutant.file):
             return True, "does not compile, so nothing was tested"

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from . import kernels, registry
 from .library import bump_versions
-from .multi_tensor import check, number_tensor, read, skips, why_not_native, why_not_triton, write
+from .multi_tensor import (
+    check,
+    number_tensor,
+    read,
+    skips,
+    why_not_cuda,
+    why_not_native,
+    why_not_triton,
+    write,
+)
 
 
 @torch.no_grad()
@@ -80,6 +89,11 @@ def _why_not_triton(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, s
     return why_not_triton(params, grads, states, masters)
 
 
+def _why_not_cuda(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
+    states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    return why_not_cuda(params, grads, states, masters)
+
+
 def _why_not_torch(params, grads, exp_avgs, exp_avg_sqs, masters, grad_scale, seed) -> str | None:
     if masters:
         return "torch._fused_adamw_ has no master weights"
@@ -97,7 +111,12 @@ _TORCH = registry.Implementation("torch", _why_not_torch)
 registry.register(
     "adamw",
     cpu=(registry.cpp(_why_not_native), _TORCH, registry.REFERENCE),
-    cuda=(registry.triton(_why_not_triton), _TORCH, registry.REFERENCE),
+    cuda=(
+        registry.triton(_why_not_triton),
+        registry.cuda(_why_not_cuda),
+        _TORCH,
+        registry.REFERENCE,
+    ),
 )
 kernels.serve("adamw_")
 bump_versions("adamw_")

@@ -19,7 +19,16 @@ from torch import Tensor
 
 from . import kernels, registry
 from .library import bump_versions
-from .multi_tensor import check, number_tensor, read, skips, why_not_native, why_not_triton, write
+from .multi_tensor import (
+    check,
+    number_tensor,
+    read,
+    skips,
+    why_not_cuda,
+    why_not_native,
+    why_not_triton,
+    write,
+)
 
 
 @torch.no_grad()
@@ -68,10 +77,19 @@ def _why_not_triton(params, grads, exp_avgs, exp_avg_sqs, masters) -> str | None
     return why_not_triton(params, grads, states, masters)
 
 
+def _why_not_cuda(params, grads, exp_avgs, exp_avg_sqs, masters) -> str | None:
+    states = {"exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    return why_not_cuda(params, grads, states, masters)
+
+
 registry.register(
     "lamb",
     cpu=(registry.cpp(_why_not_native), registry.REFERENCE),
-    cuda=(registry.triton(_why_not_triton), registry.REFERENCE),
+    cuda=(
+        registry.triton(_why_not_triton),
+        registry.cuda(_why_not_cuda),
+        registry.REFERENCE,
+    ),
 )
 kernels.serve("lamb_")
 bump_versions("lamb_")

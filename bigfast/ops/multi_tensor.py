@@ -128,14 +128,30 @@ def why_not_triton(
     params: Tensors, grads: Tensors, states: Mapping[str, Tensors], masters: Tensors | None
 ) -> str | None:
     """Why the Triton steps cannot take these lists; `states` by name."""
+    found = {t.dtype for t in (*params, *grads)}
+    return _why_not_on_gpu(params, grads, states, masters) or dtypes.why_not_triton(
+        params[0].device, *found
+    )
+
+
+def why_not_cuda(
+    params: Tensors, grads: Tensors, states: Mapping[str, Tensors], masters: Tensors | None
+) -> str | None:
+    """Why the CUDA C++ steps cannot take these lists; `states` by name."""
+    found = {t.dtype for t in (*params, *grads)}
+    return _why_not_on_gpu(params, grads, states, masters) or dtypes.why_not_cuda(*found)
+
+
+def _why_not_on_gpu(
+    params: Tensors, grads: Tensors, states: Mapping[str, Tensors], masters: Tensors | None
+) -> str | None:
     if not params:
         return "no tensor was given"
     device = params[0].device
     for t in (*params, *grads):
         if t.device != device:
             return f"all must be on one device, not on {device} and {t.device}"
-    found = {t.dtype for t in (*params, *grads)}
-    return dtypes.why_not_triton(device, *found) or _why_not_laid_out(params, states, masters)
+    return _why_not_laid_out(params, states, masters)
 
 
 def _why_not_laid_out(

@@ -16,6 +16,7 @@
 //   aligned to their size; copy_async 16 bytes from global to shared memory, commit_async, and
 //   wait_async<N>, behind which all but the newest N groups have landed, for the thread that issued
 //   them: a block_barrier() shows them to the others. Below sm_80 it copies at once.
+//   in_global(pointer) for pointers that are no argument of the kernel but stand in memory.
 // - Threads: block_barrier() and warp_barrier(), which all threads of the block or warp reach
 //   together, in one place of the source; shuffle, shuffle_xor, ballot, any, all: by all 32 lanes,
 //   in one place, no mask. Only barriers order accesses to shared memory; a shuffle does not.
@@ -140,6 +141,13 @@ struct Vec {
   __device__ __forceinline__ T& operator[](int i) { return v[i]; }
   __device__ __forceinline__ const T& operator[](int i) const { return v[i]; }
 };
+
+// A pointer to global memory that was read from memory: the compiler knows no more of it.
+template <class T>
+__device__ __forceinline__ T* in_global(T* pointer) {
+  __builtin_assume(__isGlobal(pointer));
+  return pointer;
+}
 
 // One instruction each: the words are what the compiler moves as a whole.
 template <int N, class T>
@@ -304,6 +312,13 @@ inline int capability() {
 }
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 inline int shared_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+
+// Whether the stream's work goes into a graph.
+inline bool is_capturing(Stream stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &status), "the state of a stream");
+  return status != cudaStreamCaptureStatusNone;
+}
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream stream, A... given) {

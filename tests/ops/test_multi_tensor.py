@@ -87,6 +87,28 @@ def test_tables_follow_the_tensors(implementation, op):
             assert torch.equal(before, lists[1][0])
 
 
+def test_a_graph_reads_its_numbers_at_each_replay(implementation, op):
+    """On a GPU: what a CUDA graph has captured follows lr, step, grad_scale and found_inf."""
+    if implementation not in ("cpp", "triton") or torch.get_default_device().type != "cuda":
+        pytest.skip("CUDA graphs are a GPU's")
+    values = {"lr": 0.1, "grad_scale": 1.0, "found_inf": 0.0} | ({"step": 1.0} if op.counts else {})
+    numbers = {name: torch.tensor(value) for name, value in values.items()}
+    lists, kwargs = state(op, BF16, FP32, True), op.hyper | numbers
+    captured = copy.deepcopy(lists)
+    op.fn(*captured, **kwargs)  # compiles, and writes the tables
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        op.fn(*captured, **kwargs)
+    for changed in ({"lr": 0.01}, {"grad_scale": 0.5}, {"step": 7.0}, {"found_inf": 1.0}):
+        for name in changed.keys() & numbers.keys():
+            numbers[name].fill_(changed[name])
+        for to, source in zip(captured, lists):
+            for a, b in zip(to, source):
+                a.copy_(b)
+        graph.replay()
+        assert same(captured, run(op.fn, lists, **kwargs))
+
+
 def test_gradients_are_not_written(implementation, op):
     lists = state(op)
     before = copy.deepcopy(lists[1])
@@ -255,10 +277,9 @@ def test_rounds_what_the_fp32_step_computes(implementation, op, grad_dtype):
             assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "stable_adamw"])
-def test_same_bits_as_the_reference(implementation, name):
+@pytest.mark.parametrize("op", ["adamw", "lion", "stable_adamw"], indirect=True)
+def test_same_bits_as_the_reference(implementation, op):
     """Steps of plus and minus lr = 2^-12, which every implementation computes exactly."""
-    op = STEPS[name]
     lists = state(op, BF16, BF16)
     hyper = {"lr": 2**-12, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0}
     kwargs = op.hyper | hyper | ({"eps": 0.0} if op.counts else {}) | {"seed": seed(-5)}

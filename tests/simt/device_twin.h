@@ -64,6 +64,11 @@ struct Vec {
   const T& operator[](int i) const { return v[i]; }
 };
 
+template <class T>
+T* in_global(T* pointer) {
+  return pointer;
+}
+
 template <int N, class T>
 Vec<T, N> load_vec(const T* from, BIGFAST_SITE) {
   static_assert(sizeof(T) * N <= 16 && (sizeof(T) * N & (sizeof(T) * N - 1)) == 0);
@@ -201,6 +206,7 @@ void mma(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[1], BIGFAST_
 inline int capability() { return simt::machine().capability; }
 inline int multiprocessors() { return simt::machine().multiprocessors; }
 inline int shared_limit() { return simt::machine().shared_limit; }
+inline bool is_capturing(Stream) { return false; }
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream, A... given) {

@@ -17,7 +17,6 @@ from bigfast.ops import library, registry
 each_family = pytest.mark.parametrize("family", FAMILIES)
 CAUSAL = [f for f in FAMILIES if main_head(f) in ("ForCausalLM", "LMHeadModel")]
 # Dropout that falls once for the whole batch, on relative positions: copies are no sample of it.
-SHARED = [("deberta_v2", "hidden_dropout_prob")]
 native = pytest.mark.skipif(library.NATIVE_MISSING is not None, reason="not built")
 
 

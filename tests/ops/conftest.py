@@ -126,8 +126,7 @@ def _serve_on_cpu(request):
             stack.enter_context(bounds.checked())
         if name == "emulator":
             for op in filter(emulator.serves, _ops(request.module)):
-                emulator.install(op)
-                stack.enter_context(registry.backend(name, op))
+                stack.enter_context(emulator.forced(op))
         else:
             stack.enter_context(registry.backend(name))
         yield request.param

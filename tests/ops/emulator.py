@@ -24,19 +24,29 @@ def serves(op: str) -> bool:
     return any(candidate.name == "cpp" for candidate in registry.candidates(op, "cuda"))
 
 
-@cache
-def install(op: str) -> None:
-    """Let `backend("emulator", op)` serve CPU tensors."""
-    _library()
-    registry.NAMES += (NAME,) if NAME not in registry.NAMES else ()
+@contextmanager
+def forced(op: str) -> Iterator[None]:
+    """Inside the block the emulator serves `op` on CPU tensors."""
+    _interpose_all(op)
     candidates = registry._candidates[op]
+    before = candidates["cpu"]
     (on_gpu,) = (c for c in candidates["cuda"] if c.name == "cpp")
 
     def why_not(*args):
         with patch.object(registry, "cuda_missing", lambda: None):
             return on_gpu.why_not(*args)
 
-    candidates["cpu"] += (registry.Implementation(NAME, why_not),)
+    candidates["cpu"] = (*before, registry.Implementation(NAME, why_not))
+    try:
+        with patch.object(registry, "NAMES", (*registry.NAMES, NAME)), registry.backend(NAME, op):
+            yield
+    finally:
+        candidates["cpu"] = before
+
+
+@cache
+def _interpose_all(op: str) -> None:
+    _library()
     for name in native_ops(op):
         _interpose(op, name)
 

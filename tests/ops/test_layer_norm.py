@@ -222,7 +222,6 @@ def test_bad_input(implementation, change, error, words):
 @native
 def test_the_grid_of_a_large_gpu():
     """More processors than there are rows, and an odd number of them."""
-    emulator.install("layer_norm")
-    with emulator.gpu(multiprocessors=13), backend("emulator", "layer_norm"):
+    with emulator.gpu(multiprocessors=13), emulator.forced("layer_norm"):
         check_op(layer_norm, layer_norm_ref, leaf(150, 40), leaf(40), leaf(40))
         check_op(layer_norm, layer_norm_ref, leaf(3, 1040), leaf(1040), leaf(1040))

@@ -187,6 +187,8 @@ void run(Dim grid, Dim block, size_t dynamic_shared, const std::function<void()>
   const std::lock_guard lock(one_at_a_time);
   if (block.x % kLanes != 0 || block.x == 0 || block.x > 1024 || block.y != 1 || block.z != 1)
     give_up("blocks have a multiple of 32 threads, 1024 at most, in one dimension");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) give_up("a grid without blocks");
+  if (grid.y > 65535 || grid.z > 65535) give_up("a grid of more than 65535 blocks in y or z");
   if (dynamic_shared > static_cast<size_t>(machine().shared_limit))
     give_up("too much shared memory: " + std::to_string(dynamic_shared) + " bytes");
   body = &thread;

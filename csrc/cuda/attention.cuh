@@ -136,6 +136,7 @@ __global__ void __launch_bounds__(32 * forward_warps(kDim), 2)
       }
     }
     wait_async<0>();  // where no key is seen
+    warp_barrier();   // before the next tile
     if (n <= 0) continue;
 
     float factor[2];
@@ -149,9 +150,7 @@ __global__ void __launch_bounds__(32 * forward_warps(kDim), 2)
       if (lane() % 4 == 0 && row < s.q_len)
         a.lse[number_of(shape, s, head, row)] = (state.top[half] + fast_log2(sum)) * kLn2;
     }
-    store_rows<T, kDim>(state.o, factor[0], factor[1], own, a.o, s.index, s.q_begin + first, head,
-                        n, dim);
-    warp_barrier();  // before the next tile
+    store_rows<T>(state.o, factor[0], factor[1], a.o, s.index, s.q_begin + first, head, 0, n, dim);
   }
 }
 

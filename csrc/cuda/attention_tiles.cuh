@@ -116,30 +116,40 @@ __device__ __forceinline__ void load_tile(const Tile<T, N>& to, const Rows<T>& f
   }
 }
 
-// A warp writes 16 rows of a result, of which there are n, from accumulators times `factor` of each
-// of a lane's two rows. The rows pass through `stage`, which is the warp's alone. `to`: contiguous.
-template <class T, int N>
-__device__ __forceinline__ void store_rows(const float (&c)[N / 8][4], float factor_low,
-                                           float factor_high, const Tile<T, N>& stage,
-                                           const AttentionRows<void>& to, int b, int token,
-                                           int head, int n, int dim) {
-  const int row = lane() / 4, at = 2 * (lane() % 4);
-  warp_barrier();  // what was read there
+// Lane t of each four gets word t of all four: out[i] is lane i's.
+__device__ __forceinline__ void transpose(uint32_t (&words)[4]) {
 #pragma unroll
-  for (int i = 0; i < N / 8; ++i) {
-    const uint32_t low = pack<T>(c[i][0] * factor_low, c[i][1] * factor_low);
-    const uint32_t high = pack<T>(c[i][2] * factor_high, c[i][3] * factor_high);
-    *reinterpret_cast<uint32_t*>(stage.at(row, i) + at) = low;
-    *reinterpret_cast<uint32_t*>(stage.at(row + 8, i) + at) = high;
+  for (int bit = 1; bit <= 2; bit *= 2) {
+    const bool high = lane() & bit;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+      uint32_t &keeps = words[i], &gives = words[i | bit];
+      const uint32_t got = shuffle_xor(high ? keeps : gives, bit);
+      (high ? keeps : gives) = got;
+    }
   }
-  warp_barrier();
-  T* data = static_cast<T*>(to.data) + b * to.batch + token * to.token + head * to.head;
-  constexpr int kChunks = Tile<T, N>::kChunks;
+}
+
+// A warp writes 16 rows of a contiguous result from accumulators times a factor for each of a
+// lane's two rows: columns from chunk `first` on. There are n rows and `dim` columns.
+template <class T, int kTiles>
+__device__ __forceinline__ void store_rows(const float (&c)[kTiles][4], float low, float high,
+                                           const AttentionRows<void>& to, int b, int token,
+                                           int head, int first, int n, int dim) {
+  static_assert(kTiles % 2 == 0);
+  const int row = lane() / 4 + lane() % 4 / 2 * 8;
+  T* data = static_cast<T*>(to.data) + b * to.batch + (token + row) * to.token + head * to.head;
 #pragma unroll
-  for (int i = lane(); i < kTileRows * kChunks; i += 32) {
-    const int line = i / kChunks, chunk = i % kChunks;
-    if (line < n && chunk * kChunk < dim)
-      store_vec(data + line * to.token + chunk * kChunk, load_vec<kChunk>(stage.at(line, chunk)));
+  for (int i = 0; i < kTiles; i += 2) {
+    uint32_t words[4] = {
+        pack<T>(c[i][0] * low, c[i][1] * low), pack<T>(c[i + 1][0] * low, c[i + 1][1] * low),
+        pack<T>(c[i][2] * high, c[i][3] * high), pack<T>(c[i + 1][2] * high, c[i + 1][3] * high)};
+    transpose(words);
+    const int chunk = first + i + lane() % 2;
+    Vec<T, kChunk> out;
+    memcpy(&out, words, sizeof(out));
+    if (row < n && chunk * kChunk < dim) store_vec(data + chunk * kChunk, out);
   }
 }
 
@@ -160,6 +170,13 @@ struct Sequence {
   __device__ __forceinline__ int from(int i) const { return larger(0, own(i) - left); }
   __device__ __forceinline__ int to(int i) const {
     return smaller(k_len, larger(0, own(i) + 1 + right));
+  }
+  // The first query that sees key j or one behind it; behind the last that sees one before key j.
+  __device__ __forceinline__ int query_from(int j) const {
+    return larger(0, j - right - k_len + q_len);
+  }
+  __device__ __forceinline__ int query_to(int j) const {
+    return smaller(q_len, larger(0, j + left - k_len + q_len));
   }
 };
 

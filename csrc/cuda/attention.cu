@@ -1,4 +1,4 @@
-// Launches of attention.cuh: which types and head dims it is compiled for, and what a block has.
+// Launches of attention.cuh and attention_bwd.cuh: which types and head dims it is compiled for, and what a block has.
 #include "cuda/attention.h"
 
 #include <algorithm>
@@ -6,12 +6,13 @@
 #include <stdexcept>
 
 #include "cuda/attention.cuh"
+#include "cuda/attention_bwd.cuh"
 
 namespace bigfast::cuda {
 namespace {
 
 // Bytes of shared memory that a block takes: two fit a multiprocessor of 164 KB, and sm_75 has 64.
-constexpr int kForwardBytes = 80 * 1024;
+constexpr int kMostBytes = 80 * 1024;
 
 int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -60,6 +61,19 @@ void dispatch(const AttentionShape& a, F&& f) {
   with_product(Dim<128>{});
 }
 
+// A grid whose blocks go over queries: blocks of a head, warps of a block, keys that it holds.
+struct Plan {
+  int64_t slices, warps, held, bytes;
+};
+Plan plan(const AttentionShape& a, int most_warps, int query_tiles, int64_t row_bytes) {
+  const int64_t queries = expected(a, a.queries), keys = expected(a, a.keys);
+  const int64_t warps = std::min<int64_t>(most_warps, parts(queries, kTileRows));
+  const int64_t tile = warps * kTileRows, query_bytes = query_tiles * tile * row_bytes;
+  const int64_t room = (std::min(kMostBytes, shared_limit()) - query_bytes) / (2 * row_bytes);
+  const int64_t held = std::min(room / kRunColumns, parts(keys, kRunColumns)) * kRunColumns;
+  return {parts(queries, tile), warps, held, query_bytes + 2 * held * row_bytes};
+}
+
 }  // namespace
 
 void attention_fwd(const AttentionForward& given, void* stream) {
@@ -68,16 +82,34 @@ void attention_fwd(const AttentionForward& given, void* stream) {
   if (shape.tokens() == 0) return;
   dispatch(shape, [&](auto dim, auto product) {
     using Types = decltype(product);
-    constexpr int kDim = dim.value, kRow = kDim * 2;  // bytes
-    const int64_t queries = expected(shape, shape.queries), keys = expected(shape, shape.keys);
-    const int64_t warps = std::min<int64_t>(forward_warps(kDim), parts(queries, kTileRows));
-    const int64_t tile = warps * kTileRows, slices = parts(queries, tile);
-    const int64_t room = (std::min(kForwardBytes, shared_limit()) - tile * kRow) / (2 * kRow);
-    const int64_t held = std::min(room / kRunColumns, parts(keys, kRunColumns)) * kRunColumns;
-    launch(attention_fwd_kernel<typename Types::Type, Types::step, kDim>,
-           dim3(slices * shape.heads * sequences(shape)), dim3(warps * 32),
-           (tile + 2 * held) * kRow, static_cast<Stream>(stream), a, aligned({a.q, a.k, a.v}),
-           static_cast<int>(slices), static_cast<int>(held));
+    const Plan p = plan(shape, kForwardWarps<dim.value>, 1, dim.value * 2);
+    launch(attention_fwd_kernel<typename Types::Type, Types::step, dim.value>,
+           dim3(p.slices * shape.heads * sequences(shape)), dim3(p.warps * 32), p.bytes,
+           static_cast<Stream>(stream), a, aligned({a.q, a.k, a.v}), static_cast<int>(p.slices),
+           static_cast<int>(p.held));
+  });
+}
+
+void attention_bwd(const AttentionBackward& given, void* stream) {
+  AttentionBackward a = given;
+  const AttentionShape& shape = a.shape = bounded(given.shape);
+  if (sequences(shape) == 0) return;
+  const bool whole_chunks = aligned({a.q, a.k, a.v, a.o, a.grad_o});
+  dispatch(shape, [&](auto dim, auto product) {
+    using Types = decltype(product);
+    using T = typename Types::Type;
+    constexpr int kDim = dim.value, kKeys = kBlockKeys<kDim>;
+    const int64_t slices = parts(expected(shape, shape.keys), kKeys);
+    launch(attention_keys_kernel<T, Types::step, kDim>,
+           dim3(slices * shape.kv_heads * sequences(shape)), dim3(kBackwardWarps<kDim> * 32),
+           KeysMemory<T, kDim>::kBytes, static_cast<Stream>(stream), a, whole_chunks,
+           static_cast<int>(slices));
+    if (shape.keys <= kKeys || shape.tokens() == 0) return;
+    const Plan p = plan(shape, kBackwardWarps<kDim>, 2, kDim * 2);
+    launch(attention_queries_kernel<T, Types::step, kDim>,
+           dim3(p.slices * shape.heads * sequences(shape)), dim3(p.warps * 32), p.bytes,
+           static_cast<Stream>(stream), a, whole_chunks, static_cast<int>(p.slices),
+           static_cast<int>(p.held));
   });
 }
 

@@ -19,7 +19,8 @@
 namespace bigfast::cuda {
 
 // Of a block, at most: leaves a lane 128 registers, or for 128 dims 256, of two blocks' worth.
-constexpr int forward_warps(int dim) { return dim <= 64 ? 8 : 4; }
+template <int kDim>
+constexpr int kForwardWarps = kDim <= 64 ? 8 : 4;
 
 template <int kDim>
 struct Softmax {
@@ -36,7 +37,8 @@ __device__ __forceinline__ void add_keys(Softmax<kDim>& state, const uint32_t (&
                                          int first, bool masked, const Head& head,
                                          const Queries& queries) {
   Run s = {};
-  add_product<T, kStep, kDim>(s, q, k, row);
+#pragma unroll
+  for (int step = 0; step < kDim / 16; ++step) add_step<T, kStep>(s, q[step], k, row, step);
   add_alibi(s, head, queries, first);
   if (masked) {
 #pragma unroll
@@ -67,21 +69,18 @@ __device__ __forceinline__ void add_keys(Softmax<kDim>& state, const uint32_t (&
       for (int j = 0; j < 4; ++j) state.o[i][j] *= shrink[j / 2];
   }
 
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      s[i][j] = fast_exp2(s[i][j] * head.factor - below[j / 2]);
-      state.sum[j / 2] += s[i][j];
-    }
-  if (head.drops) drop(s, head, queries, first);
+  for_each(head, queries, first, [&](int i, int j, bool kept) {
+    const float p = fast_exp2(s[i][j] * head.factor - below[j / 2]);
+    state.sum[j / 2] += p;
+    s[i][j] = kept ? p : 0.0f;
+  });
   add_weighted<T, kStep, kDim>(state.o, s, v, row);
 }
 
 // Block (slice, head, sequence), the first varying fastest: tiles slice, slice + slices ... of that
 // head's queries. Shared: `held` keys, `held` values, a multiple of 32, and a tile of queries.
 template <class T, int kStep, int kDim>
-__global__ void __launch_bounds__(32 * forward_warps(kDim), 2)
+__global__ void __launch_bounds__(32 * kForwardWarps<kDim>, 2)
     attention_fwd_kernel(AttentionForward a, bool aligned, int slices, int held) {
   const AttentionShape& shape = a.shape;
   const int block = static_cast<int>(blockIdx.x), heads = static_cast<int>(shape.heads);

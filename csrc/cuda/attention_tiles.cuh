@@ -29,33 +29,45 @@ struct Tile {
   static constexpr int kOrders = kChunks < 8 ? kChunks : 8;
   T* data;
 
-  __device__ __forceinline__ T* at(int row, int chunk) const {
-    return data + row * kColumns + (chunk ^ (row / kLineRows % kOrders)) * kChunk;
+  // Row first + row, first a multiple of 8: only `row` decides the order, so that addresses of a
+  // lane differ by constants.
+  __device__ __forceinline__ T* at(int first, uint32_t row, uint32_t chunk) const {
+    const uint32_t order = row / kLineRows % kOrders;
+    return data + first * kColumns + ((row * kColumns + order * kChunk) ^ (chunk * kChunk));
   }
 };
 
-// Operands of m16n8k16 from chunks `chunk`, `chunk + 1` of 16 rows. `a`: rows are those of A.
-// `b`: rows are columns of B, two times eight: b[0], b[1] and b[2], b[3]. `a_of_columns`: the 16
-// columns are rows of A, and rows are k. `b_of_columns`: the 16 columns are columns of B, as in `b`.
+// Operands of m16n8k16 from chunks `chunk`, an even number, and the next, of 16 rows. `a`: rows are
+// those of A. `b`: rows are columns of B, two times eight: b[0], b[1] and b[2], b[3].
+// `a_of_columns`: the 16 columns are rows of A, and rows are k. `b_of_columns`: the 16 columns are
+// columns of B, as in `b`.
+template <class T, int N>
+__device__ __forceinline__ T* by_columns(const Tile<T, N>& from, int row, int chunk) {
+  return from.at(row, lane() % 16, chunk ^ (lane() / 16));
+}
+template <class T, int N>
+__device__ __forceinline__ T* by_rows(const Tile<T, N>& from, int row, int chunk) {
+  return from.at(row, lane() / 16 * 8 + lane() % 8, chunk ^ (lane() / 8 % 2));
+}
 template <class T, int N>
 __device__ __forceinline__ void load_a(uint32_t (&a)[4], const Tile<T, N>& from, int row,
                                        int chunk) {
-  ldmatrix(a, from.at(row + lane() % 16, chunk + lane() / 16));
+  ldmatrix(a, by_columns(from, row, chunk));
 }
 template <class T, int N>
 __device__ __forceinline__ void load_b(uint32_t (&b)[4], const Tile<T, N>& from, int row,
                                        int chunk) {
-  ldmatrix(b, from.at(row + lane() / 16 * 8 + lane() % 8, chunk + lane() / 8 % 2));
+  ldmatrix(b, by_rows(from, row, chunk));
 }
 template <class T, int N>
 __device__ __forceinline__ void load_a_of_columns(uint32_t (&a)[4], const Tile<T, N>& from, int row,
                                                   int chunk) {
-  ldmatrix_trans(a, from.at(row + lane() / 16 * 8 + lane() % 8, chunk + lane() / 8 % 2));
+  ldmatrix_trans(a, by_rows(from, row, chunk));
 }
 template <class T, int N>
 __device__ __forceinline__ void load_b_of_columns(uint32_t (&b)[4], const Tile<T, N>& from, int row,
                                                   int chunk) {
-  ldmatrix_trans(b, from.at(row + lane() % 16, chunk + lane() / 16));
+  ldmatrix_trans(b, by_columns(from, row, chunk));
 }
 
 // c (16, 8) += a (16, 16) b (16, 8): one instruction of sm_80, or two of sm_75 (kStep 8).
@@ -109,9 +121,9 @@ __device__ __forceinline__ void load_tile(const Tile<T, N>& to, const Rows<T>& f
     const bool inside = first + row < end && chunk * kChunk < dim;
     if (aligned || !inside) {
       const T* at = from.data + (first + row) * from.token + chunk * kChunk;
-      copy_async(to.at(row, chunk), at, inside);
+      copy_async(to.at(0, row, chunk), at, inside);
     } else {
-      store_vec(to.at(row, chunk), load_chunk(from, first + row, chunk, false));
+      store_vec(to.at(0, row, chunk), load_chunk(from, first + row, chunk, false));
     }
   }
 }
@@ -212,22 +224,20 @@ __device__ __forceinline__ Sequence sequence(const AttentionShape& a, int b) {
 // 8 i + 2 (lane % 4) + {0, 1} of rows lane / 4 and lane / 4 + 8, as mma leaves it.
 using Run = float[4][4];
 
-// s += x y^T, of 16 rows of x, as operands, and of rows `row` .. row + 31 of y.
+// s += x y^T over 16 dims: x an operand, rows `row` .. row + 31 of y.
 template <class T, int kStep, int kDim>
-__device__ __forceinline__ void add_product(Run& s, const uint32_t (&x)[kDim / 16][4],
-                                            const Tile<T, kDim>& y, int row) {
+__device__ __forceinline__ void add_step(Run& s, const uint32_t (&x)[4], const Tile<T, kDim>& y,
+                                         int row, int step) {
 #pragma unroll
-  for (int step = 0; step < kDim / 16; ++step)
-#pragma unroll
-    for (int pair = 0; pair < 2; ++pair) {
-      uint32_t b[4];
-      load_b(b, y, row + 16 * pair, 2 * step);
-      multiply<T, kStep>(s[2 * pair], x[step], b[0], b[1]);
-      multiply<T, kStep>(s[2 * pair + 1], x[step], b[2], b[3]);
-    }
+  for (int pair = 0; pair < 2; ++pair) {
+    uint32_t b[4];
+    load_b(b, y, row + 16 * pair, 2 * step);
+    multiply<T, kStep>(s[2 * pair], x, b[0], b[1]);
+    multiply<T, kStep>(s[2 * pair + 1], x, b[2], b[3]);
+  }
 }
 
-// o += p y, of the same rows of y.
+// o += p y, of those rows of y.
 template <class T, int kStep, int kDim>
 __device__ __forceinline__ void add_weighted(float (&o)[kDim / 8][4], const Run& p,
                                              const Tile<T, kDim>& y, int row) {
@@ -306,17 +316,19 @@ __device__ __forceinline__ bool sees(const Head& head, const Queries& q, int fir
   return behind_first <= head.span && first + column(i, j) < head.keys;
 }
 
-// Zeros in place of what dropout drops.
-__device__ __forceinline__ void drop(Run& p, const Head& head, const Queries& q, int first) {
+// Calls f(i, j, kept) for each score of the run from key `first` on.
+template <class F>
+__device__ __forceinline__ void for_each(const Head& head, const Queries& q, int first, F&& f) {
   const uint32_t word0 = static_cast<uint32_t>(first / kRunColumns * 4 + lane() % 4);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const Numbers numbers = philox(word0, q.row + 8 * half, head.plane, head.key);
+    Numbers numbers{};  // threshold is 0 where nothing is dropped
+    if (head.drops) numbers = philox(word0, q.row + 8 * half, head.plane, head.key);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
       for (int e = 0; e < 2; ++e)
-        if (numbers[2 * i + e] < head.threshold) p[i][2 * half + e] = 0.0f;
+        f(i, 2 * half + e, numbers[2 * i + e] >= head.threshold);
   }
 }
 

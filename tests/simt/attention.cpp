@@ -100,7 +100,13 @@ class Test {
         q_(tokens_, c.heads, c.dim, c.gap, &random_),
         k_(tokens_k_, c.kv_heads, c.dim, c.gap, &random_),
         v_(tokens_k_, c.kv_heads, c.dim, c.gap, &random_),
+        grad_o_(tokens_, c.heads, c.dim, c.gap, &random_),
         o_(tokens_, c.heads, c.dim, 0, nullptr),
+        dq_(tokens_, c.heads, c.dim, 0, nullptr),
+        dk_(tokens_k_, c.kv_heads, c.dim, 0, nullptr),
+        dv_(tokens_k_, c.kv_heads, c.dim, 0, nullptr),
+        want_dk_(tokens_k_ * c.kv_heads * c.dim),
+        want_dv_(want_dk_.size()),
         slopes_(c.heads * c.batch),
         lse_(tokens_ * c.heads, NAN) {
     for (float& slope : slopes_) slope = 0.01f * static_cast<float>(random_() % 100);
@@ -113,11 +119,24 @@ class Test {
     a.k = rows<const void>(k_, c_.keys), a.v = rows<const void>(v_, c_.keys);
     a.lse = lse_.data();
     attention_fwd(a, nullptr);
+    AttentionBackward g{};
+    g.shape = a.shape, g.q = a.q, g.k = a.k, g.v = a.v, g.lse = a.lse;
+    g.o = rows<const void>(o_, c_.queries), g.grad_o = rows<const void>(grad_o_, c_.queries);
+    g.dq = rows<void>(dq_, c_.queries);
+    g.dk = rows<void>(dk_, c_.keys), g.dv = rows<void>(dv_, c_.keys);
+    attention_bwd(g, nullptr);
+
     std::vector<bool> written(tokens_);
     for (int b = 0; b < c_.batch; ++b) check_sequence(b, written);
     for (int64_t t = 0; t < tokens_; ++t)
-      for (int64_t i = 0; !written[t] && i < c_.heads * c_.dim; ++i)
+      for (int64_t i = 0; !written[t] && i < c_.heads * c_.dim; ++i) {
         expect(0, o_.at(t, 0, i), 0, "o of nobody");
+        expect(0, dq_.at(t, 0, i), 0, "dq of nobody");
+      }
+    for (size_t i = 0; i < want_dk_.size(); ++i) {
+      expect_sum(want_dk_[i], to_float(dk_.stored[i]), "dk");
+      expect_sum(want_dv_[i], to_float(dv_.stored[i]), "dv");
+    }
     return right_;
   }
 
@@ -156,6 +175,15 @@ class Test {
     right_ = false;
   }
 
+  struct Sum {
+    double value = 0, size = 0;
+    void add(double term, double term_size) { value += term, size += term_size; }
+    void add(double term) { add(term, std::abs(term)); }
+  };
+  void expect_sum(const Sum& want, double got, const char* what) {
+    expect(want.value, got, 3 * kRounding * want.size + 1e-6, what);  // fp16: subnormal
+  }
+
   void check_sequence(int b, std::vector<bool>& written) {
     const Ints& ends_k = c_.ends_k.empty() ? c_.ends : c_.ends_k;
     const bool packed = !c_.ends.empty();
@@ -179,21 +207,40 @@ class Test {
           sum += p[j] = std::exp(s);
         }
         expect(std::log(sum), lse_[h * tokens_ + q0 + i], 1e-5, "lse");
-        for (int64_t d = 0; d < c_.dim; ++d) {
-          double o = 0, size = 0;
-          for (int64_t j = 0; j < keys; ++j) {
-            if (p[j] == 0) continue;
-            double weight = p[j] / sum;
-            if (c_.threshold) {
-              const auto plane = static_cast<uint32_t>(b * c_.heads + h);
-              const bool kept = number(seed_, plane, static_cast<uint32_t>(i),
-                                       static_cast<uint32_t>(j)) >= uint32_t(c_.threshold);
-              weight *= kept ? keep_scale() : 0;
-            }
-            const double term = weight * v_.at(k0 + j, h_k, d);
-            o += term, size += std::abs(term);
+        Doubles keep(keys, 1.0), dp(keys, 0.0), dp_size(keys, 0.0);
+        double delta = 0, delta_size = 0;
+        std::vector<Sum> o(c_.dim), dq(c_.dim);
+        for (int64_t j = 0; j < keys; ++j) {
+          if (p[j] == 0) continue;
+          p[j] /= sum;
+          if (c_.threshold) {
+            const auto plane = static_cast<uint32_t>(b * c_.heads + h);
+            const bool kept = number(seed_, plane, static_cast<uint32_t>(i),
+                                     static_cast<uint32_t>(j)) >= uint32_t(c_.threshold);
+            keep[j] = kept ? keep_scale() : 0;
           }
-          expect(o, o_.at(q0 + i, h, d), 2 * kRounding * size, "o");
+          for (int64_t d = 0; d < c_.dim; ++d) {
+            const double v = v_.at(k0 + j, h_k, d), grad = grad_o_.at(q0 + i, h, d);
+            o[d].add(p[j] * keep[j] * v);
+            want_dv_[((k0 + j) * c_.kv_heads + h_k) * c_.dim + d].add(p[j] * keep[j] * grad);
+            dp[j] += keep[j] * grad * v, dp_size[j] += std::abs(keep[j] * grad * v);
+          }
+          delta += p[j] * dp[j], delta_size += p[j] * dp_size[j];
+        }
+        for (int64_t j = 0; j < keys; ++j) {
+          if (p[j] == 0) continue;
+          const double ds = p[j] * (dp[j] - delta) * scale_;
+          const double size = p[j] * (std::abs(dp[j]) + delta_size) * scale_;
+          for (int64_t d = 0; d < c_.dim; ++d) {
+            const double key = k_.at(k0 + j, h_k, d), query = q_.at(q0 + i, h, d);
+            dq[d].add(ds * key, size * std::abs(key));
+            want_dk_[((k0 + j) * c_.kv_heads + h_k) * c_.dim + d].add(ds * query,
+                                                                      size * std::abs(query));
+          }
+        }
+        for (int64_t d = 0; d < c_.dim; ++d) {
+          expect_sum(o[d], o_.at(q0 + i, h, d), "o");
+          expect_sum(dq[d], dq_.at(q0 + i, h, d), "dq");
         }
       }
   }
@@ -202,7 +249,8 @@ class Test {
   const Case& c_;
   std::mt19937 random_;
   int64_t tokens_, tokens_k_;
-  Numbers16<T> q_, k_, v_, o_;
+  Numbers16<T> q_, k_, v_, grad_o_, o_, dq_, dk_, dv_;
+  std::vector<Sum> want_dk_, want_dv_;
   std::vector<float> slopes_, lse_;
   int64_t seed_ = 0x123456789ABCDEF;
   float scale_ = 0.3f;

@@ -57,9 +57,11 @@ bench: build
 	$(BIN)/python -m bigfast.benchmarks.figures
 
 # On a machine with a GPU, in under 9 minutes: tests, benchmarks, goals; ARGS="--only attention", "--dry-run".
+# With BIGFAST_BUILD_CUDA=1 in the environment the CUDA C++ kernels are built first (nvcc), and run too.
 REPORT := $(if $(filter file default,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
 gpu-report:
-	@$(REPORT) -c "import bigfast.benchmarks, bigfast.ops.library as l; exit(l.NATIVE_MISSING is not None)" \
+	@$(REPORT) -c "import bigfast.benchmarks, bigfast.ops.library as l, os; exit(bool(l.NATIVE_MISSING or \
+		os.environ.get('BIGFAST_BUILD_CUDA') == '1' and l.CUDA_NOT_LOADED))" \
 		2>/dev/null || $(REPORT) -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
 	$(REPORT) -m bigfast.benchmarks.gpu_report $(ARGS)
 

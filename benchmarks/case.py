@@ -5,11 +5,13 @@ against the first rival, and a wrong kernel is never timed.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from bigfast.ops import library, registry
 from bigfast.tolerance import excess
 
 from .rivals import compiled, keeping_graphs
@@ -77,13 +79,28 @@ class Case:
             for t in self.inputs
         )
         rival = next(iter(self.rivals.values()))
-        ours = self._evaluate(self.ours, self.inputs)
         plain = self._evaluate(rival, self.inputs)
         truth = self._evaluate(self.truth or rival, wide)
-        for i, (o, p, t) in enumerate(zip(ours, plain, truth, strict=True)):
-            worst = max(excess(o, p.to(o.dtype), t).values())
-            if worst > 1:
-                raise Wrong(f"result {i} has {worst:.2f} times the allowed error")
+        for forced in (None, *self.beside()):
+            with registry.backend(forced, self.op) if forced else nullcontext():
+                ours = self._evaluate(self.ours, self.inputs)
+            for i, (o, p, t) in enumerate(zip(ours, plain, truth, strict=True)):
+                worst = max(excess(o, p.to(o.dtype), t).values())
+                if worst > 1:
+                    by = f" by {forced}" if forced else ""
+                    raise Wrong(f"result {i}{by} has {worst:.2f} times the allowed error")
+
+    def beside(self) -> list[str]:
+        """Implementations of ours that are timed beside the registry's choice: on a GPU CUDA C++,
+        where it can serve."""
+        found = [t for t in self.inputs if isinstance(t, Tensor) and t.is_cuda]
+        if not found or library.cuda_missing() is not None or self.op not in registry.ops():
+            return []
+        with registry.watch() as choices:
+            self.ours(*self.inputs, self.dropout_p)
+        asked = next((args for op, _, args in choices if op == self.op), None)
+        candidates = [c for c in registry.candidates(self.op, "cuda") if c.name == "cpp"]
+        return [c.name for c in candidates if asked is not None and c.why_not(*asked) is None]
 
     def _evaluate(self, f: Callable[..., Tensor], inputs: tuple) -> list[Tensor]:
         out = f(*inputs, 0.0)
@@ -137,7 +154,20 @@ class Case:
                 calls[name] = self._call(function, direction)
             except Exception as error:
                 calls[name] = error
+        for name in self.beside():
+            calls[f"bigfast {name}"] = self._forced(name, direction)
         return calls
+
+    def _forced(self, name: str, direction: str) -> Call:
+        """Forward and backward by implementation `name`."""
+        with registry.backend(name, self.op):
+            call = self._call(self.ours, direction)
+
+        def forced():
+            with registry.backend(name, self.op):
+                return call()
+
+        return forced
 
     def _call(self, f: Callable[..., Tensor], direction: str) -> Call:
         if direction == "forward":

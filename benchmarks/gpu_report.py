@@ -46,6 +46,7 @@ class Step(NamedTuple):
 _NAMED = (
     Step("environment", "machine", 30),
     Step("tests", "tests", 120),
+    Step("sanitizer", "sanitizer", 60),
     Step("attention", "ops", 100, ("attention", "attention_decode")),
     Step("losses", "ops", 45, ("cross_entropy", "linear_cross_entropy")),
     Step("norms", "ops", 70, ("layer_norm", "rms_norm", "bias_gelu", "geglu", "swiglu")),
@@ -101,7 +102,8 @@ class Report:
         self.result: dict[str, Any] = {
             "kind": "gpu-report", "machine": {},
             "settings": {"only": self.only, "dry_run": self.dry, "minutes": chosen.minutes},
-            "tests": None, "formulas": {}, "rows": [], "breakdown": [], "goals": [],
+            "tests": None, "sanitizer": {}, "formulas": {}, "rows": [], "breakdown": [],
+            "goals": [],
         }  # fmt: skip
 
     @property
@@ -130,6 +132,11 @@ class Report:
             parallel = 1 if self.dry else min(8, os.cpu_count() or 1)
             files = test_files(self.only)
             self.result["tests"] = gpu_steps.run_tests(files, logs, seconds, parallel)
+            return
+        if step.kind == "sanitizer":
+            said, rows = gpu_steps.sanitize(test_files(self.only), logs, seconds)
+            self.result["sanitizer"] = said
+            self.result["rows"] += rows
             return
         arguments = [step.kind, *step.names, "--device", "cpu" if self.dry else "cuda"]
         changes = {}

@@ -3,6 +3,8 @@ death leaves open becomes a row that says so."""
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bigfast.ops import library
 
 from .rows import Row
 from .worker import failure
@@ -78,7 +82,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line.strip() for line in _text(log).splitlines()]
     return next((line for line in reversed(lines) if line), "no output")[:200]
 
 
@@ -168,3 +172,52 @@ def run_tests(files: Sequence[str], folder: Path, seconds: float, parallel: int)
         "why_skipped": sorted({event["note"] for event in of("skipped")}),
         "seconds": round(time.monotonic() - begin, 1),
     }  # fmt: skip
+
+
+SANITIZERS = ("memcheck", "racecheck", "initcheck")
+
+
+def sanitize(
+    files: Sequence[str], folder: Path, seconds: float
+) -> tuple[dict[str, str], list[Row]]:
+    """The op tests on CUDA C++ under each tool of compute-sanitizer: what it said, and a row for
+    each that found something or could not run."""
+    why_not = library.cuda_missing()
+    if why_not is None and shutil.which("compute-sanitizer") is None:
+        why_not = "compute-sanitizer is not installed"
+    if why_not is not None:
+        return {"not run": why_not}, []
+    said, rows = {}, []
+    end = time.monotonic() + seconds
+    for i, tool in enumerate(SANITIZERS):
+        left = (end - time.monotonic()) / (len(SANITIZERS) - i)
+        note = _sanitized(tool, files, folder, max(left, 1))
+        said[tool] = note
+        if not note.startswith("clean"):
+            rows.append(failure("compute-sanitizer", f"compute-sanitizer, {tool}", note))
+    return said, rows
+
+
+def _sanitized(tool: str, files: Sequence[str], folder: Path, seconds: float) -> str:
+    log, events = folder / f"{tool}.log", folder / f"{tool}.jsonl"
+    for file in (log, events):
+        file.unlink(missing_ok=True)
+    command = [
+        "compute-sanitizer", "--tool", tool, "--error-exitcode", "99", sys.executable, "-m",
+        "pytest", *files, "-m", "gpu", "-k", "gpu-cpp", "-p", "bigfast.benchmarks.gpu_tests", "-p",
+        "no:cacheprovider",
+    ]  # fmt: skip
+    # Tensors of their own memory each, or what lies beside them is other tensors' memory.
+    changes = {"BIGFAST_TEST_EVENTS": str(events), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    ended = watch(command, log, events, seconds, environment(**changes))
+    found = re.search(r"^========= (Invalid|Error|Uninitialized|Program hit) .*", _text(log), re.M)
+    if found is not None:
+        return f"failed: {found[0].strip('= ')}"
+    ran = sum(event["outcome"] == "passed" for event in read(events))
+    if ended.code == 0 or (ended.late and ran):
+        return f"clean in {ran} tests" + (", then out of time" if ended.late else "")
+    return _why(ended, log)
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")

@@ -65,8 +65,10 @@ def _tests(result: dict[str, Any]) -> str:
         return "tests: not asked for"
     text = f"tests: {tests['passed']} passed, {len(tests['failed'])} failed, "
     text += f"{tests['skipped']} skipped"
+    said = result.get("sanitizer") or {"not run": "not asked for"}
+    sanitizer = "; compute-sanitizer: " + ", ".join(f"{k}: {v}" for k, v in said.items())
     reasons = "; ".join(filter(None, [tests["note"], *tests.get("why_skipped", [])[:1]]))
-    return f"{text} ({reasons})" if reasons else text
+    return (f"{text} ({reasons})" if reasons else text) + sanitizer
 
 
 def lines(result: dict[str, Any]) -> list[str]:

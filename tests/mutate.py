@@ -2,7 +2,7 @@
 
     python tests/mutate.py                  every mutant; hours: for the night
     python tests/mutate.py attention        of one op
-    python tests/mutate.py --only csrc      of C++, or `kernels`: of Triton
+    python tests/mutate.py --only csrc/cpu  of C++, `csrc/cuda`: of CUDA, or `kernels`: of Triton
 
 A mutant is one line of tests/mutants/<op>.toml: a text that stands once in a file of the kernel,
 and what is put in its place. It is killed where a test of the op fails, and survives where none
@@ -26,7 +26,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).parent / "mutants"
-KINDS = ("mask", "scale", "bound", "seed", "stride", "order", "rounding")
+KINDS = ("mask", "scale", "bound", "seed", "stride", "order", "rounding", "barrier")
 LIMIT = 600  # seconds of tests; a mutant that hangs them is killed
 
 
@@ -63,17 +63,23 @@ def copy_tree(to: Path) -> None:
     for library in (ROOT / "bigfast").glob("*.so"):
         shutil.copy(library, to / "bigfast")
     for part in ("kernels", "benchmarks"):
-        (to / "bigfast" / part).symlink_to(to / part)
+        package = to / "bigfast" / part
+        package.mkdir(exist_ok=True)
+        for path in (to / part).iterdir():
+            (package / path.name).symlink_to(path)
 
 
-def build(tree: Path) -> bool:
-    """The C++ libraries of the copy; only what has changed. False where it does not compile."""
+def build(tree: Path, file: str) -> bool:
+    """The C++ libraries of the copy that `file` is in, or, for CUDA's, the emulator's, where the
+    tests look for it; only what has changed. False where it does not compile."""
     run = lambda *words: subprocess.run(words, cwd=tree, capture_output=True, check=False)
-    folder = tree / "build" / "mutants"
+    cuda = file.startswith("csrc/cuda/")
+    folder = tree / "build" / ("simt" if cuda else "mutants")
     if not folder.exists():
         python = f"-DPython_EXECUTABLE={sys.executable}"
         run("cmake", "-G", "Ninja", "-B", str(folder), python).check_returncode()
-    return run("cmake", "--build", str(folder)).returncode == 0
+    targets = ("--target", "_emulator") if cuda else ()
+    return run("cmake", "--build", str(folder), *targets).returncode == 0
 
 
 def survives(tree: Path, mutant: Mutant) -> tuple[bool, str]:
@@ -83,19 +89,22 @@ def survives(tree: Path, mutant: Mutant) -> tuple[bool, str]:
     assert text.count(mutant.find) == 1, f"stands {text.count(mutant.find)} times: {mutant}"
     path.write_text(text.replace(mutant.find, mutant.put))
     native = mutant.file.startswith("csrc/")
+    cuda = mutant.file.startswith("csrc/cuda/")
     try:
-        if native and not build(tree):
+        if native and not build(tree, mutant.file):
             return True, "does not compile, so nothing was tested"
-        return _tests_pass(tree, mutant.op, "not triton" if native else "triton")
+        if cuda:  # under AddressSanitizer and with the log of accesses, too
+            return _tests_pass(tree, mutant.op, "emulator or kernels_stay", "tests/simt")
+        return _tests_pass(tree, mutant.op, "not triton and not emulator" if native else "triton")
     finally:
         path.write_text(text)
 
 
-def _tests_pass(tree: Path, op: str, which: str) -> tuple[bool, str]:
+def _tests_pass(tree: Path, op: str, which: str, *more: str) -> tuple[bool, str]:
     files = sorted(str(p.relative_to(tree)) for p in (tree / "tests/ops").glob(f"test_{op}*.py"))
     command = [
         sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-k",
-        which, *files,
+        which, *files, *more,
     ]  # fmt: skip
     env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     try:
@@ -119,7 +128,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("ops", nargs="*", metavar="OP", help="default: every op")
-    parser.add_argument("--only", default="", metavar="FOLDER", help="csrc or kernels")
+    parser.add_argument("--only", default="", metavar="FOLDER", help="csrc/cpu, csrc/cuda, kernels")
     chosen = parser.parse_args()
     every = [m for op in chosen.ops or [None] for m in mutants(op)]
     every = [m for m in every if m.file.startswith(chosen.only)]
@@ -127,9 +136,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         tree = Path(folder) / "tree"
         copy_tree(tree)
-        if any(m.file.startswith("csrc/") for m in every):
-            print("building the C++ that mutants are made of", flush=True)
-            assert build(tree), "the tree as it is does not build"
+        for folder in ("csrc/cpu/", "csrc/cuda/"):
+            if any(m.file.startswith(folder) for m in every):
+                print(f"building {folder}, which mutants are made of", flush=True)
+                assert build(tree, folder), "the tree as it is does not build"
         for i, mutant in enumerate(every, 1):
             begin = time.perf_counter()
             survived, why = survives(tree, mutant)

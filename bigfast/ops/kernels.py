@@ -4,9 +4,10 @@ bigfast.kernels.<op> (kernels/<op>.py) has a function of each native op's name, 
 <op>_bwd, <op> or <op>_, with its arguments and results. It serves tensors on the GPU, and is
 imported, and Triton with it, at the first call.
 
+Where an op has CUDA C++ kernels too, registered by bigfast/_cuda.so, each call goes to one of both.
+
 In Triton's interpreter (TRITON_INTERPRET=1) the same functions take tensors on the CPU, where the
-op is forced: `with bigfast.backend("triton")`. Otherwise C++ serves there as ever. On the GPU, an op
-may have CUDA C++ kernels (csrc/cuda), registered by bigfast/_cuda.so: each call goes to one of both.
+op is forced: `with bigfast.backend("triton")`. Otherwise C++ serves there as ever.
 """
 
 import warnings
@@ -43,12 +44,16 @@ def serve(*names: str, refused: Callable[[tuple], bool] = lambda args: False) ->
         _serve(name, "CUDA", launch, partial(_by_triton, op, refused))
         if TRITON_INTERPRETED:
             # Lets the interpreter serve CPU tensors where it is forced.
-            _serve(name, "CPU", launch, lambda args, op=op: registry.forced(op) == "triton")
+            _serve(name, "CPU", launch, partial(_interpreted, op))
 
 
 def native_ops(op: str) -> list[str]:
     """The native ops of `op` that are served here."""
     return _served.get(op, [])
+
+
+def _interpreted(op: str, args: tuple) -> bool:
+    return registry.forced(op) == "triton"
 
 
 def _by_triton(op: str, refused: Callable[[tuple], bool], args: tuple) -> bool:

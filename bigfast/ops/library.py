@@ -1,5 +1,5 @@
-"""What can serve besides torch, each with the reason where it is missing: the native libraries, which
-are loaded here and nowhere else, and Triton."""
+"""What can serve besides torch, each with the reason where it is missing: the native libraries,
+which are loaded here and nowhere else, and Triton."""
 
 import os
 from collections.abc import Callable
@@ -36,7 +36,10 @@ def _load_cuda() -> str | None:
     path = _PACKAGE / "_cuda.so"
     if not path.exists():
         return "not built; with nvcc: BIGFAST_BUILD_CUDA=1 pip install --no-build-isolation bigfast"
-    torch.ops.load_library(path)
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"{path} cannot be loaded: {error.__cause__ or error}"
     return None
 
 
@@ -55,12 +58,16 @@ def cuda_missing() -> str | None:
     """Why the CUDA C++ kernels cannot serve on this machine, or None. Asks the driver, once."""
     if CUDA_NOT_LOADED is not None:
         return CUDA_NOT_LOADED
-    runtime, driver = torch.ops.bigfast.cuda_versions()
-    if driver // 1000 < runtime // 1000:  # of one major version, all drivers serve all libraries
-        shown = lambda version: f"{version // 1000}.{version % 1000 // 10}"
-        serves = f"serves CUDA {shown(driver)}" if driver else "is not there"
-        return f"built for CUDA {shown(runtime)}, but the driver {serves}"
-    return None
+    return driver_too_old(*torch.ops.bigfast.cuda_versions())
+
+
+def driver_too_old(runtime: int, driver: int) -> str | None:
+    """Why a driver cannot serve a library built for CUDA `runtime` (13000: 13.0), or None."""
+    if driver // 1000 >= runtime // 1000:  # of one major version, all drivers serve all libraries
+        return None
+    shown = lambda version: f"{version // 1000}.{version % 1000 // 10}"
+    serves = f"serves CUDA {shown(driver)}" if driver else "is not there"
+    return f"built for CUDA {shown(runtime)}, but the driver {serves}"
 
 
 def cpu_isas() -> list[str]:

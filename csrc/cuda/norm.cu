@@ -14,9 +14,8 @@ constexpr int kForwardWarps = 16, kBackwardWarps = 8;
 
 // Warps that share a row, warps of a block.
 int row_warps(int64_t features) {
-  return features <= kWarpColumns
-             ? 1
-             : static_cast<int>((features + kWarpColumns - 1) / kWarpColumns);
+  return features <= kWarpColumns ? 1
+                                  : static_cast<int>((features + kWarpColumns - 1) / kWarpColumns);
 }
 int block_warps(int64_t features) {
   return features <= kWarpColumns ? kWarps : row_warps(features);
@@ -25,8 +24,8 @@ int block_warps(int64_t features) {
 // Blocks: as many as the GPU holds, and no more than there are rows for.
 int64_t blocks(int64_t tokens, int64_t features, int warps_of_processor) {
   const int64_t warps = block_warps(features), rows = warps / row_warps(features);
-  return std::max<int64_t>(1, std::min((tokens + rows - 1) / rows,
-                                       multiprocessors() * warps_of_processor / warps));
+  return std::max<int64_t>(
+      1, std::min((tokens + rows - 1) / rows, multiprocessors() * warps_of_processor / warps));
 }
 
 bool vectors(int64_t features, std::initializer_list<const void*> pointers) {

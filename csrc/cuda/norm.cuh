@@ -5,11 +5,12 @@
 // registers, so nothing cancels. Kept for backward: r, mean, rstd.
 //
 // Backward, with h = (r - mean) rstd and g = dy w:
-//   dr = rstd (g - avg(g) - h avg(g h)) + dr_out;   dx = dropout(dr);   dw = sum dy h;   db = sum dy
+//   dr = rstd (g - avg(g) - h avg(g h)) + dr_out;   dx = dropout(dr);   dw = sum dy h;   db = sum
+//   dy
 //
-// The grid is as large as the GPU; its groups take rows in turn. Each keeps its part of dw and db in
-// registers, a block adds those of its groups in their order, and a second kernel adds those of the
-// blocks in theirs: no atomics, the same bits each time on the same kind of GPU.
+// The grid is as large as the GPU; its groups take rows in turn. Each keeps its part of dw and db
+// in registers, a block adds those of its groups in their order, and a second kernel adds those of
+// the blocks in theirs: no atomics, the same bits each time on the same kind of GPU.
 #pragma once
 
 #include "args/norm.h"
@@ -17,13 +18,13 @@
 
 namespace bigfast::cuda {
 
-constexpr int kRuns = 4;                          // of a thread
-constexpr int kWarpColumns = 32 * kRuns * kRun;   // that a warp holds
-constexpr int kWarps = 4;                         // of a block whose warps have a row each
-constexpr int kMostWarps = 8;                     // of a block that has one row: 8192 columns
+constexpr int kRuns = 4;                         // of a thread
+constexpr int kWarpColumns = 32 * kRuns * kRun;  // that a warp holds
+constexpr int kWarps = 4;                        // of a block whose warps have a row each
+constexpr int kMostWarps = 8;                    // of a block that has one row: 8192 columns
 
-// Sums over the threads that share a row. `turn` counts calls: while some still read the sums of one
-// call, others may write those of the next.
+// Sums over the threads that share a row. `turn` counts calls: while some still read the sums of
+// one call, others may write those of the next.
 template <int kSums>
 __device__ __forceinline__ void row_sums(float (&v)[kSums], int row_warps, int& turn) {
 #pragma unroll

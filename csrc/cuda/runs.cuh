@@ -28,8 +28,8 @@ __device__ __forceinline__ void store_number(void* to, DType dtype, int64_t at, 
   }
 }
 
-// Numbers at .. at + inside - 1 of a tensor, and zeros behind them. Where T is a type, all eight are
-// there, aligned to 16 bytes.
+// Numbers at .. at + inside - 1 of a tensor, and zeros behind them. Where T is a type, all eight
+// are there, aligned to 16 bytes.
 template <class T>
 __device__ __forceinline__ void load_run(const void* from, DType dtype, int64_t at, int inside,
                                          float (&out)[kRun]) {

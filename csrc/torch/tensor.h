@@ -60,8 +60,8 @@ inline void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] in
 #endif
 }
 
-// An uninitialised contiguous tensor. Through the C shim: the boxed factories of the stable ABI cost
-// several microseconds a call.
+// An uninitialised contiguous tensor. Through the C shim: the boxed factories of the stable ABI
+// cost several microseconds a call.
 inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype, int32_t device_type,
                     int32_t device_index) {
   std::vector<int64_t> strides(sizes.size());
@@ -71,9 +71,9 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype, int3
     stride *= std::max<int64_t>(sizes.begin()[i], 1);
   }
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
-      static_cast<int32_t>(dtype), device_type, device_index, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
+                               static_cast<int32_t>(dtype), device_type, device_index, &handle));
   return Tensor(handle);
 }
 
@@ -115,7 +115,7 @@ inline void check_int32(const Tensor& t, const char* name) {
 
 // The dropout of `tokens` rows, or none where seed is absent.
 inline Dropout dropout_args(const OptTensor& seed, const OptTensor& rows, int64_t threshold,
-                                 int64_t tokens) {
+                            int64_t tokens) {
   Dropout dropout;
   if (!seed.has_value()) return dropout;
   STD_TORCH_CHECK(is_here(*seed) && seed->scalar_type() == ScalarType::Long && seed->numel() == 1,

@@ -50,7 +50,7 @@ def test_the_plan():
 
 def test_bad_input_is_named(capsys):
     assert gpu_report.main(["--dry-run", "--only", "atention"]) == 2
-    assert "--only: 'atention' is none of environment, tests, attention" in capsys.readouterr().err
+    assert "--only: 'atention' is none of environment, tests, sanitizer" in capsys.readouterr().err
     if not gpu_report.torch.cuda.is_available():
         assert gpu_report.main([]) == 2
         assert "torch sees no GPU here; --dry-run needs none" in capsys.readouterr().err
@@ -166,6 +166,32 @@ def test_what_does_not_fit_into_the_time_is_told(tmp_path, monkeypatch):
     monkeypatch.undo()
     gone = gpu_steps.work("op", ["nonsense"], tmp_path, 0, {})
     assert "the whole step" in gone.rows[0]["shape"]
+
+
+SANITIZER = """#!{python}
+import json, os, sys
+tool = sys.argv[sys.argv.index("--tool") + 1]
+with open(os.environ["BIGFAST_TEST_EVENTS"], "a") as file:
+    file.write(json.dumps({{"test": "t", "outcome": "passed"}}) + "\\n")
+if tool == "racecheck":
+    print("========= Error: Race reported between Write access and Read access")
+    sys.exit(99)
+"""
+
+
+def test_what_the_sanitizer_finds_is_a_row(tmp_path, monkeypatch):
+    """A program of its name stands for compute-sanitizer."""
+    assert "not run" in gpu_steps.sanitize(["tests/ops"], tmp_path, 1)[0]
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(SANITIZER.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpu_steps.library, "cuda_missing", lambda: None)
+    said, found = gpu_steps.sanitize(["tests/ops"], tmp_path, 60)
+    assert said["memcheck"] == said["initcheck"] == "clean in 1 tests"
+    (only,) = found
+    assert only["shape"] == "racecheck" and "Race reported" in only["note"]
+    assert rows.has_failed(only)
 
 
 @pytest.mark.slow

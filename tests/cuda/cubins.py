@@ -26,13 +26,9 @@ def output(*words: str | Path) -> str:
     tools = str(Path(sys.executable).parent)  # cmake and ninja of the virtual environment
     path = os.pathsep.join((tools, os.environ["PATH"]))
     done = subprocess.run(
-        words,
-        cwd=ROOT,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
+        words, cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True,
         check=False,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -61,13 +57,12 @@ def dump(library: Path, what: str) -> str:
 
 def short(name: str) -> str:
     """norm_fwd_kernel<bf16, float, bf16> of a mangled name."""
-    text = output("c++filt", name).strip()
-    text = (
-        text.removeprefix("void ").partition("(bigfast::")[0].replace("(anonymous namespace)", "")
-    )
-    for long, plain in (("bigfast::cuda::", ""), ("__nv_bfloat16", "bf16"), ("__half", "f16")):
-        text = text.replace(long, plain)
-    return re.sub(r"\(.*\)$|\((?:int|bool)\)", "", text)
+    text = output("c++filt", name).strip().removeprefix("void ")
+    plain = {"bigfast::cuda::": "", "(anonymous namespace)::": "", "(int)": "", "(bool)": ""}
+    plain |= {"__nv_bfloat16": "bf16", "__half": "f16"}
+    for long, word in plain.items():
+        text = text.replace(long, word)
+    return re.sub(r"\(.*\)$", "", text)
 
 
 def measure(library: Path) -> dict[str, dict[str, int | str]]:

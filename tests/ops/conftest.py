@@ -29,7 +29,7 @@ def _implementations(op: str) -> list[str]:
         found += [f"cpp-{isa}" for isa in library.cpu_isas()]
     if op in registry.ops() and library.TRITON_MISSING is None:
         found += [c.name for c in registry.candidates(op, "cpu") if c.name == "triton"]
-    if op in registry.ops() and emulator.serves(op):
+    if op in registry.ops() and library.NATIVE_MISSING is None and emulator.serves(op):
         found.append("emulator")
     return found
 
@@ -47,7 +47,7 @@ def _gpu(config) -> bool:
 
 
 def _on_gpu(ops: list[str]) -> list:
-    """Triton and torch's own, where an op has them."""
+    """Triton, CUDA C++ and torch's own, where an op has them."""
     found = {c.name: None for op in ops for c in registry.candidates(op, "cuda")}
     names = [name for name in found if name != "reference"] or ["reference"]
     return [pytest.param(name, id=f"gpu-{name}", marks=pytest.mark.gpu) for name in names]
@@ -99,6 +99,8 @@ def _serve_on_gpu(request, ops: list[str]):
         pytest.skip("bad arguments are told alike on every device")
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU here")
+    if name == "cpp" and library.cuda_missing() is not None:
+        pytest.skip(f"CUDA C++: {library.cuda_missing()}")
     with ExitStack() as stack:
         for op in ops:
             if name in {c.name for c in registry.candidates(op, "cuda")}:

@@ -3,7 +3,10 @@
 An op has them where the registry names `cpp` for CUDA. They are built when a test first asks.
 """
 
+import ctypes
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from unittest.mock import patch
 
@@ -42,6 +45,17 @@ def install(op: str) -> None:
 def _library() -> torch.library.Library:
     torch.ops.load_library(built("_emulator") / "_emulator.so")
     return torch.library.Library("bigfast", "IMPL")
+
+
+@contextmanager
+def gpu(capability: int = 80, multiprocessors: int = 2, shared_kb: int = 99) -> Iterator[None]:
+    """Inside the block the emulator plays this GPU; outside that of the defaults."""
+    library = ctypes.CDLL(str(built("_emulator") / "_emulator.so"))
+    library.simt_play(capability, multiprocessors, 1024 * shared_kb)
+    try:
+        yield
+    finally:
+        library.simt_play(80, 2, 1024 * 99)
 
 
 def _interpose(op: str, name: str) -> None:

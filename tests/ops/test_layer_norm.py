@@ -1,3 +1,6 @@
+import math
+
+import emulator
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +18,8 @@ from suite import (
 
 from bigfast.ops import backend, dropout_seed, layer_norm, layer_norm_ref
 
-# One row; below, at and above vector widths; a prime; bert-base.
-SHAPES = [(1, 5), (3, 7), (2, 3, 16), (5, 131), (67, 384), (130, 768)]
+# One row; below, at and above vector widths; a prime; bert-base; what a block of CUDA's shares.
+SHAPES = [(1, 5), (3, 7), (2, 3, 16), (5, 131), (67, 384), (130, 768), (5, 1031), (9, 2072)]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -37,10 +40,10 @@ def test_equals_truth(implementation, shape, dtype, residual):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("dropout_p", [0.1, 0.5, 1.0])
-def test_dropout_and_residual_out(implementation, dtype, dropout_p):
-    x, residual = leaf(33, 130, dtype=dtype), leaf(33, 130, dtype=dtype)
-    weight, bias = leaf(130, dtype=dtype), leaf(130, dtype=dtype)
+@pytest.mark.parametrize(("n", "dropout_p"), [(130, 0.1), (130, 0.5), (136, 0.1), (136, 1.0)])
+def test_dropout_and_residual_out(implementation, dtype, n, dropout_p):
+    x, residual = leaf(33, n, dtype=dtype), leaf(33, n, dtype=dtype)
+    weight, bias = leaf(n, dtype=dtype), leaf(n, dtype=dtype)
     check_op(
         layer_norm, layer_norm_ref, x, weight, bias, residual=residual, dropout_p=dropout_p,
         seed=dropout_seed(), return_residual=True,
@@ -55,9 +58,10 @@ def test_dropout_without_residual(implementation):
     )  # fmt: skip
 
 
-def test_mask_is_the_references_bit_for_bit(implementation):
+@pytest.mark.parametrize("n", [300, 304])
+def test_mask_is_the_references_bit_for_bit(implementation, n):
     """r = dropout(1): its zeros are the mask; logical rows pick the rows of the mask."""
-    x, weight, seed = torch.ones(40, 300), torch.ones(300), dropout_seed()
+    x, weight, seed = torch.ones(40, n), torch.ones(n), dropout_seed()
     rows = torch.randperm(40, dtype=torch.int32)
     for choice, p in ((None, 0.25), (rows, 0.25), (None, edge_p(seed))):
         kwargs = {"dropout_p": p, "seed": seed, "rows": choice, "return_residual": True}
@@ -67,6 +71,15 @@ def test_mask_is_the_references_bit_for_bit(implementation):
     dense = layer_norm(x, weight, dropout_p=0.25, seed=seed, return_residual=True)[1]
     permuted = layer_norm(x, weight, dropout_p=0.25, seed=seed, rows=rows, return_residual=True)[1]
     assert torch.equal(permuted, dense[rows.long()])
+
+
+@pytest.mark.parametrize("n", [48, 50])
+def test_statistics_are_those_of_the_stored_residual(implementation, n):
+    """Where rounding r to bf16 moves it far."""
+    x, residual = torch.randn(7, n).bfloat16(), (300 + torch.randn(7, n)).bfloat16()
+    weight = torch.ones(n, dtype=torch.bfloat16)
+    y, r = layer_norm(x, weight, residual=residual, return_residual=True)
+    assert torch.equal(y, layer_norm(r, weight))
 
 
 def test_mixed_dtypes(implementation):
@@ -95,7 +108,7 @@ def test_bf16_residual_among_fp32_is_the_references():
 
 
 def test_float16(implementation):
-    if implementation.startswith("cpp"):
+    if implementation.startswith("cpp-"):
         return  # has no fp16
     x, residual = leaf(19, 130, dtype=torch.float16), leaf(19, 130, dtype=torch.float16)
     weight, bias = leaf(130, dtype=torch.float16), leaf(130, dtype=torch.float16)
@@ -117,6 +130,16 @@ def test_strides(implementation):
     x = torch.randn(48, 20).T.requires_grad_()
     check_op(layer_norm, layer_norm_ref, x, leaf(48), leaf(48))
     check_op(layer_norm, layer_norm_ref, torch.randn(5, 3, 90)[:, 1, ::2], leaf(45))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16])
+def test_rows_that_begin_anywhere(implementation, dtype):
+    """Where vectors of 16 bytes would be misaligned."""
+    if dtype == torch.float16 and implementation.startswith("cpp-"):
+        return  # has no fp16
+    shifted = lambda *shape: torch.randn(math.prod(shape) + 1).to(dtype)[1:].view(shape)
+    x, residual, weight = (shifted(*shape).requires_grad_() for shape in ((6, 64), (6, 64), (64,)))
+    check_op(layer_norm, layer_norm_ref, x, weight, residual=residual, return_residual=True)
 
 
 def test_extreme_values(implementation):
@@ -194,3 +217,12 @@ def test_bad_input(implementation, change, error, words):
     good = {"x": torch.zeros(2, 3), "weight": torch.ones(3)}
     with pytest.raises(error, match=words):
         layer_norm(**(good | change))
+
+
+@native
+def test_the_grid_of_a_large_gpu():
+    """More processors than there are rows, and an odd number of them."""
+    emulator.install("layer_norm")
+    with emulator.gpu(multiprocessors=13), backend("emulator", "layer_norm"):
+        check_op(layer_norm, layer_norm_ref, leaf(150, 40), leaf(40), leaf(40))
+        check_op(layer_norm, layer_norm_ref, leaf(3, 1040), leaf(1040), leaf(1040))

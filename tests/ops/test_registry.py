@@ -3,7 +3,7 @@ import torch
 from suite import native
 
 import bigfast
-from bigfast.ops import layer_norm, library, registry
+from bigfast.ops import kernels, layer_norm, library, registry
 
 
 def call(dtype=torch.float32):
@@ -38,6 +38,38 @@ def test_triton_says_what_it_cannot_serve(monkeypatch):
     monkeypatch.setattr(registry, "TRITON_MISSING", "triton is not installed")
     assert registry.triton(registry.always).why_not() == "triton is not installed"
     assert registry.why_no_kernel("layer_norm", "cuda") == "triton is not installed"
+
+
+def test_cuda_says_what_it_cannot_serve(monkeypatch):
+    why_not = lambda *args: registry.candidates("layer_norm", "cuda")[1].why_not(*args)
+    x, weight = torch.zeros(2, 8193), torch.ones(8193)
+    if library.cuda_missing() is not None:
+        assert why_not(x, None, weight, None, x.dtype) == library.cuda_missing()
+    monkeypatch.setattr(registry, "cuda_missing", lambda: None)
+    assert "up to 8192" in why_not(x, None, weight, None, x.dtype)
+    x, weight = x.bfloat16()[:, :8], weight[:8]
+    assert why_not(x, x.half(), weight, None, x.dtype) is None
+    assert "not torch.float64" in why_not(x.double(), None, weight, None, x.dtype)
+    old = library.driver_too_old
+    assert old(13000, 12080) == "built for CUDA 13.0, but the driver serves CUDA 12.8"
+    assert old(13000, 0) == "built for CUDA 13.0, but the driver is not there"
+    assert old(13000, 13000) is None and old(12080, 13010) is None
+
+
+def test_cuda_comes_before_triton_on_old_gpus(monkeypatch):
+    """And so do its kernels, unless they cannot serve a call or Triton is forced."""
+    names = lambda: [candidate.name for candidate in registry.candidates("layer_norm", "cuda")]
+    by_triton = lambda refused=False: kernels._by_triton("layer_norm", lambda args: refused, ())
+    monkeypatch.setattr(kernels, "cuda_missing", lambda: None)
+    assert names() == ["triton", "cpp", "reference"] and by_triton()
+    monkeypatch.setattr(registry, "cuda_before_triton", lambda: True)
+    assert names() == ["cpp", "triton", "reference"]
+    assert not by_triton() and by_triton(refused=True)
+    with bigfast.backend("triton"):
+        assert by_triton()
+    monkeypatch.setattr(registry, "cuda_before_triton", lambda: False)
+    with bigfast.backend("cpp"):
+        assert not by_triton()
 
 
 def test_unknown_names_are_errors():

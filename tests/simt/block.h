@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "simt/access_log.h"
@@ -40,6 +41,9 @@ struct SharedArray {
   size_t whole() const;  // bytes with both guards
 };
 
+// Ends the launch with an error; in a thread, with the kernel on the stack: a place for
+// breakpoints.
+[[noreturn]] void give_up(const std::string& what);
 void log_access(const void* at, size_t bytes, bool write, const void* code);
 
 }  // namespace simt

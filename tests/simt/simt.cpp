@@ -41,13 +41,6 @@ std::string who(int thread) {
          std::to_string(thread);
 }
 
-[[noreturn]] void give_up(const std::string& what) {
-  if (running == nullptr) throw std::runtime_error("simt: " + what);
-  failure = what;
-  running->fiber->suspend();
-  std::abort();  // a thread that failed is not resumed
-}
-
 std::string stands(const Thread& thread) {
   const std::string name = who(thread.index);
   if (thread.state == Thread::ended) return name + " has ended";
@@ -73,7 +66,7 @@ void wait(Thread::State state, Site site, const char* function) {
 
 void resume(Thread& thread) {
   running = &thread;
-  threadIdx = Dim(thread.index);
+  threadIdx = Dim(thread.index, 0, 0);
   thread.fiber->resume();
   running = nullptr;
   if (!failure.empty()) {
@@ -168,12 +161,25 @@ void free_arrays() {
 
 }  // namespace
 
+void give_up(const std::string& what) {
+  if (running == nullptr) throw std::runtime_error("simt: " + what);
+  failure = what;
+  running->fiber->suspend();
+  std::abort();  // a thread that failed is not resumed
+}
+
 char* SharedArray::begin() const { return memory + kGuard; }
 size_t SharedArray::whole() const { return (bytes + 3 * kGuard - 1) / kGuard * kGuard; }
 
 Machine& machine() {
   static Machine played;
   return played;
+}
+
+extern "C" __attribute__((visibility("default"))) void simt_play(int capability,
+                                                                 int multiprocessors,
+                                                                 int shared_limit) {
+  machine() = {capability, multiprocessors, shared_limit};
 }
 
 void run(Dim grid, Dim block, size_t dynamic_shared, const std::function<void()>& thread) {

@@ -31,7 +31,7 @@ struct Site {
 
 constexpr int kLanes = 32;
 
-// The GPU that is played; tests change it.
+// The GPU that is played; tests change it, from Python by simt_play().
 struct Machine {
   int capability = 80;
   int multiprocessors = 2;

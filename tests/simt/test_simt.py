@@ -1,7 +1,9 @@
-"""The emulator finds planted bugs, and its matrix units are those of the PTX ISA."""
+"""The emulator finds planted bugs, its matrix units are those of the PTX ISA, and the kernels of
+csrc/cuda run on it under AddressSanitizer and with the access log."""
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from simt.build import built
@@ -32,6 +34,7 @@ PLANTED = {
     },
     "divergent_shuffle": {"plain": "lanes of a warp diverge: block 0,0 thread 0 is in shuffle"},
 }
+KERNELS = sorted(path.stem for path in (Path(__file__).parent / "kernels").glob("*.cpp"))
 CASES = [(name, way) for name, found in PLANTED.items() for way in found]
 
 
@@ -50,6 +53,13 @@ def test_planted_bugs_are_found(name, way):
     wrong = run(f"planted_{way}", name, "wrong")
     assert wrong.returncode != 0
     assert PLANTED[name][way] in wrong.stdout + wrong.stderr
+
+
+@pytest.mark.parametrize("way", ["asan", "log"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_stay_in_bounds_and_do_not_race(kernel, way):
+    done = run(f"{kernel}_{way}")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("way", ["plain", "asan"])

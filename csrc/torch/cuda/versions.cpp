@@ -18,9 +18,7 @@ std::tuple<int64_t, int64_t> cuda_versions() {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(bigfast, m) {
-  m.def("cuda_versions() -> (int runtime, int driver)");
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(bigfast, m) { m.def("cuda_versions() -> (int runtime, int driver)"); }
 STABLE_TORCH_LIBRARY_IMPL(bigfast, CompositeExplicitAutograd, m) {
   m.impl("cuda_versions", TORCH_BOX(&cuda_versions));
 }

@@ -17,7 +17,7 @@ struct AttentionRows {
 struct AttentionShape {
   int64_t batch, heads, kv_heads, dim;
   int64_t queries, keys;        // dense: of each sequence; packed: of all
-  const int32_t* cu_seqlens;    // (batch + 1), checked; null: dense
+  const int32_t* cu_seqlens;    // (batch + 1), on the CPU checked; null: dense
   const int32_t* cu_seqlens_k;  // (batch + 1), checked; null: cu_seqlens
   const int32_t* seqused_k;     // (batch), checked; null: all keys count
   int64_t left, right;          // keys before and after its own that a query sees, >= 0

@@ -50,6 +50,8 @@ struct Product {
 
 template <class F>
 void dispatch(const AttentionShape& a, F&& f) {
+  if (a.dtype == DType::f32 || a.dim % kChunk != 0 || a.dim > 128)
+    throw std::runtime_error("attention: serves 16-bit numbers and dims that are multiples of 8");
   const auto with_product = [&](auto dim) {
     if (capability() >= 80)
       return a.dtype == DType::bf16 ? f(dim, Product<bf16, 16>{}) : f(dim, Product<f16, 16>{});
@@ -104,7 +106,7 @@ void attention_bwd(const AttentionBackward& given, void* stream) {
            dim3(slices * shape.kv_heads * sequences(shape)), dim3(kBackwardWarps<kDim> * 32),
            KeysMemory<T, kDim>::kBytes, static_cast<Stream>(stream), a, whole_chunks,
            static_cast<int>(slices));
-    if (shape.keys <= kKeys || shape.tokens() == 0) return;
+    if (shape.keys <= kShort<kDim> || shape.tokens() == 0) return;
     const Plan p = plan(shape, kBackwardWarps<kDim>, 2, kDim * 2);
     launch(attention_queries_kernel<T, Types::step, kDim>,
            dim3(p.slices * shape.heads * sequences(shape)), dim3(p.warps * 32), p.bytes,

@@ -80,8 +80,9 @@ __device__ __forceinline__ void add_keys(Softmax<kDim>& state, const uint32_t (&
 // Block (slice, head, sequence), the first varying fastest: tiles slice, slice + slices ... of that
 // head's queries. Shared: `held` keys, `held` values, a multiple of 32, and a tile of queries.
 template <class T, int kStep, int kDim>
-__global__ void __launch_bounds__(32 * kForwardWarps<kDim>, 2)
+__global__ void __launch_bounds__(32 * kForwardWarps<kDim>, kBlocks<kStep>)
     attention_fwd_kernel(AttentionForward a, bool aligned, int slices, int held) {
+  if constexpr (!kHasProducts<kStep>) return;
   const AttentionShape& shape = a.shape;
   const int block = static_cast<int>(blockIdx.x), heads = static_cast<int>(shape.heads);
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
@@ -90,9 +91,6 @@ __global__ void __launch_bounds__(32 * kForwardWarps<kDim>, 2)
   const int kv_head = head / (heads / static_cast<int>(shape.kv_heads));
   const Sequence s = sequence(shape, block / slices / heads);
   const Head of_head = head_of(shape, s, head);
-  const Rows<T> q = rows_of<T>(a.q, s.index, s.q_begin, head);
-  const Rows<T> k = rows_of<T>(a.k, s.index, s.k_begin, kv_head);
-  const Rows<T> v = rows_of<T>(a.v, s.index, s.k_begin, kv_head);
 
   const Tile<T, kDim> k_tile{dynamic_shared<T>()}, v_tile{k_tile.data + held * kDim};
   const Tile<T, kDim> own{v_tile.data + (held + warp() * kTileRows) * kDim};  // of this warp
@@ -102,7 +100,9 @@ __global__ void __launch_bounds__(32 * kForwardWarps<kDim>, 2)
     const int first = start + warp() * kTileRows, n = smaller(kTileRows, s.q_len - first);
     const int last = first + n - 1, end = s.to(smaller(start + tile, s.q_len) - 1);
     const Queries queries = queries_of(s, first);
-    if (n > 0) load_tile(own, q, first, kTileRows, s.q_len, dim, aligned, lane(), 32);
+    if (n > 0)
+      load_tile(own, rows_of<T>(a.q, s.index, s.q_begin, head), first, kTileRows, s.q_len, dim,
+                aligned, lane(), 32);
     commit_async();
     uint32_t q_operand[kDim / 16][4];
     Softmax<kDim> state;
@@ -112,8 +112,10 @@ __global__ void __launch_bounds__(32 * kForwardWarps<kDim>, 2)
         if (there >= 0) block_barrier();  // some may still read the last part
         there = part;
         const int size = smaller(held, round_up(s.k_len - part, kRunColumns));
-        load_tile(k_tile, k, part, size, s.k_len, dim, aligned, thread, threads);
-        load_tile(v_tile, v, part, size, s.k_len, dim, aligned, thread, threads);
+        load_tile(k_tile, rows_of<T>(a.k, s.index, s.k_begin, kv_head), part, size, s.k_len, dim,
+                  aligned, thread, threads);
+        load_tile(v_tile, rows_of<T>(a.v, s.index, s.k_begin, kv_head), part, size, s.k_len, dim,
+                  aligned, thread, threads);
         commit_async();
         wait_async<0>();
         block_barrier();

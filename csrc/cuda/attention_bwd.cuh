@@ -23,11 +23,9 @@ template <int kDim>
 constexpr int kBlockKeys = kBackwardWarps<kDim> * kTileRows;
 constexpr int kBlockQueries = 32;
 
-// Whether a sequence's dq is the keys kernel's.
+// The longest sequence whose dq is the keys kernel's. With 128 dims registers have no room for it.
 template <int kDim>
-__device__ __forceinline__ bool is_short(const Sequence& s) {
-  return s.k_len <= kBlockKeys<kDim>;
-}
+constexpr int kShort = kDim <= 64 ? kBlockKeys<kDim> : -1;
 
 // Of one row: lse in units of log 2, and delta / c.
 struct OfRow {
@@ -90,7 +88,7 @@ __device__ __forceinline__ void store_run(const Tile<T, N>& to, const Run& c, in
 template <class T, int kStep, int N, int kDim>
 __device__ __forceinline__ void add_transposed(float (&out)[kDim / 8][4], const Tile<T, N>& x,
                                                int chunk, const Tile<T, kDim>& y) {
-#pragma unroll
+#pragma unroll 1
   for (int row = 0; row < kBlockQueries; row += 16) {
     uint32_t a[4];
     load_a_of_columns(a, x, row, chunk);
@@ -158,28 +156,28 @@ __device__ __forceinline__ void share_gradients(const KeysMemory<T, kDim>& memor
 template <class T, int kStep, int kDim>
 __device__ __forceinline__ void write_dq(const KeysMemory<T, kDim>& memory, const Sequence& s,
                                          const AttentionBackward& a, int head, int start,
-                                         int count, float factor) {
-  constexpr int kTiles = 2;  // of 8 dims, at a time
-  const int row = warp() % 2 * kTileRows, n = s.q_len - start - row;
-  for (int chunk = warp() / 2 * kTiles; chunk < kDim / kChunk;
-       chunk += kBackwardWarps<kDim> / 2 * kTiles) {
-    float dq[kTiles][4] = {};
+                                         int count) {
+  constexpr int kTiles = 2;  // of 8 dims
+  static_assert(kTiles * kChunk * kBackwardWarps<kDim> / 2 >= kDim);
+  const int row = warp() % 2 * kTileRows, chunk = warp() / 2 * kTiles;
+  if (chunk >= kDim / kChunk) return;
+  float dq[kTiles][4] = {};
 #pragma unroll 1
-    for (int key = 0; key < count; key += kRunColumns) {
-      uint32_t low[4], high[4];  // operands of keys 0 .. 15 and 16 .. 31
-      load_a(low, memory.grad_s, row, key / kChunk);
-      load_a(high, memory.grad_s, row, key / kChunk + 2);
+  for (int key = 0; key < count; key += kRunColumns) {
+    uint32_t low[4], high[4];  // operands of keys 0 .. 15 and 16 .. 31
+    load_a(low, memory.grad_s, row, key / kChunk);
+    load_a(high, memory.grad_s, row, key / kChunk + 2);
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        uint32_t b[4];  // of 32 keys, 8 dims
-        ldmatrix_trans(b, memory.k.at(key, lane(), chunk + i));
-        multiply<T, kStep>(dq[i], low, b[0], b[1]);
-        multiply<T, kStep>(dq[i], high, b[2], b[3]);
-      }
+    for (int i = 0; i < kTiles; ++i) {
+      uint32_t b[4];  // of 32 keys, 8 dims
+      ldmatrix_trans(b, memory.k.at(key, lane(), chunk + i));
+      multiply<T, kStep>(dq[i], low, b[0], b[1]);
+      multiply<T, kStep>(dq[i], high, b[2], b[3]);
     }
-    store_rows<T>(dq, factor, factor, a.dq, s.index, s.q_begin + start + row, head, chunk, n,
-                  static_cast<int>(a.shape.dim));
   }
+  const float factor = a.shape.scale * a.shape.dropout.scale;
+  store_rows<T>(dq, factor, factor, a.dq, s.index, s.q_begin + start + row, head, chunk,
+                s.q_len - start - row, static_cast<int>(a.shape.dim));
 }
 
 // Block (slice, key head, sequence), the first varying fastest: blocks of keys slice, slice +
@@ -187,47 +185,43 @@ __device__ __forceinline__ void write_dq(const KeysMemory<T, kDim>& memory, cons
 template <class T, int kStep, int kDim>
 __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 1)
     attention_keys_kernel(AttentionBackward a, bool aligned, int slices) {
+  if constexpr (!kHasProducts<kStep>) return;
   constexpr int kThreads = 32 * kBackwardWarps<kDim>, kKeys = kBlockKeys<kDim>;
   const AttentionShape& shape = a.shape;
   const int block = static_cast<int>(blockIdx.x), kv_heads = static_cast<int>(shape.kv_heads);
   const int thread = static_cast<int>(threadIdx.x), dim = static_cast<int>(shape.dim);
   const int kv_head = block / slices % kv_heads, group = static_cast<int>(shape.heads) / kv_heads;
   const Sequence s = sequence(shape, block / slices / kv_heads);
-  const float c = shape.dropout.scale, factor = shape.scale * c;
-  const Rows<T> k = rows_of<T>(a.k, s.index, s.k_begin, kv_head);
-  const Rows<T> v = rows_of<T>(a.v, s.index, s.k_begin, kv_head);
   const KeysMemory<T, kDim> memory(dynamic_shared<T>());
 
-  const int stop = larger(s.k_all, 1);  // where there is no key, there still is dq
-  for (int first = block % slices * kKeys; first < stop; first += slices * kKeys) {
+  // Where there is no key, there still is dq.
+  for (int first = block % slices * kKeys; first < larger(s.k_all, 1); first += slices * kKeys) {
     const int count = larger(0, smaller(kKeys, s.k_len - first));
-    const bool has_dq = is_short<kDim>(s) && first == 0;
+    const bool has_dq = s.k_len <= kShort<kDim> && first == 0;
     int begin = s.query_from(first), end = count > 0 ? s.query_to(first + count) : 0;
     if (has_dq) begin = 0, end = s.q_len;
     block_barrier();  // some may still read the last ones
-    load_tile(memory.k, k, first, round_up(count, kRunColumns), s.k_len, dim, aligned, thread,
-              kThreads);
-    load_tile(memory.v, v, first, round_up(count, kRunColumns), s.k_len, dim, aligned, thread,
-              kThreads);
+    load_tile(memory.k, rows_of<T>(a.k, s.index, s.k_begin, kv_head), first,
+              round_up(count, kRunColumns), s.k_len, dim, aligned, thread, kThreads);
+    load_tile(memory.v, rows_of<T>(a.v, s.index, s.k_begin, kv_head), first,
+              round_up(count, kRunColumns), s.k_len, dim, aligned, thread, kThreads);
     commit_async();
     float dk[kDim / 8][4] = {}, dv[kDim / 8][4] = {};  // of keys 16 warp() ..
 
-    for (int member = 0; member < group; ++member) {
-      const int head = kv_head * group + member;
-      const Head of_head = head_of(shape, s, head);
-      const Rows<T> q = rows_of<T>(a.q, s.index, s.q_begin, head);
-      const Rows<T> grad_o = rows_of<T>(a.grad_o, s.index, s.q_begin, head);
+    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
       for (int start = begin; start < end; start += kBlockQueries) {
         block_barrier();  // some may still read the last queries
-        load_tile(memory.q, q, start, kBlockQueries, s.q_len, dim, aligned, thread, kThreads);
-        load_tile(memory.grad_o, grad_o, start, kBlockQueries, s.q_len, dim, aligned, thread,
-                  kThreads);
+        load_tile(memory.q, rows_of<T>(a.q, s.index, s.q_begin, head), start, kBlockQueries,
+                  s.q_len, dim, aligned, thread, kThreads);
+        load_tile(memory.grad_o, rows_of<T>(a.grad_o, s.index, s.q_begin, head), start,
+                  kBlockQueries, s.q_len, dim, aligned, thread, kThreads);
         commit_async();
         if (warp() < kBlockQueries / 8) {
           const int row = warp() * 8 + lane() / 4;
           const OfRow of = of_row<T>(a, s, head, start + row, aligned);
           if (lane() % 4 == 0) memory.rows[row] = of;
         }
+        const Head of_head = head_of(shape, s, opaque(head));
         wait_async<0>();
         block_barrier();
         share_gradients<T, kStep, kDim>(memory, s, of_head, start, first, count);
@@ -236,10 +230,13 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 1)
           add_transposed<T, kStep>(dv, memory.kept, 2 * warp(), memory.grad_o);
           add_transposed<T, kStep>(dk, memory.grad_s, 2 * warp(), memory.q);
         }
-        if (has_dq) write_dq<T, kStep>(memory, s, a, head, start, count, factor);
+        if constexpr (kShort<kDim> >= 0) {
+          if (has_dq) write_dq<T, kStep>(memory, s, a, head, start, count);
+        }
       }
     }
     wait_async<0>();  // where no query sees these keys
+    const float c = shape.dropout.scale, factor = shape.scale * c;
     const int key = first + warp() * kTileRows, n = s.k_all - key;
     store_rows<T>(dk, factor, factor, a.dk, s.index, s.k_begin + key, kv_head, 0, n, dim);
     store_rows<T>(dv, c, c, a.dv, s.index, s.k_begin + key, kv_head, 0, n, dim);
@@ -249,8 +246,9 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 1)
 // Block (slice, head, sequence) as forward's; shared: `held` keys and values, and two tiles of
 // queries, q and do.
 template <class T, int kStep, int kDim>
-__global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 2)
+__global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, kBlocks<kStep>)
     attention_queries_kernel(AttentionBackward a, bool aligned, int slices, int held) {
+  if constexpr (!kHasProducts<kStep>) return;
   const AttentionShape& shape = a.shape;
   const int block = static_cast<int>(blockIdx.x), heads = static_cast<int>(shape.heads);
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
@@ -258,12 +256,8 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 2)
   const int head = block / slices % heads;
   const int kv_head = head / (heads / static_cast<int>(shape.kv_heads));
   const Sequence s = sequence(shape, block / slices / heads);
-  if (is_short<kDim>(s)) return;
+  if (s.k_len <= kShort<kDim>) return;
   const Head of_head = head_of(shape, s, head);
-  const Rows<T> q = rows_of<T>(a.q, s.index, s.q_begin, head);
-  const Rows<T> grad_o = rows_of<T>(a.grad_o, s.index, s.q_begin, head);
-  const Rows<T> k = rows_of<T>(a.k, s.index, s.k_begin, kv_head);
-  const Rows<T> v = rows_of<T>(a.v, s.index, s.k_begin, kv_head);
 
   const Tile<T, kDim> k_tile{dynamic_shared<T>()}, v_tile{k_tile.data + held * kDim};
   const Tile<T, kDim> own_q{v_tile.data + (held + warp() * 2 * kTileRows) * kDim};
@@ -276,8 +270,10 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 2)
     const Queries queries = queries_of(s, first);
     OfRow rows[2];
     if (n > 0) {
-      load_tile(own_q, q, first, kTileRows, s.q_len, dim, aligned, lane(), 32);
-      load_tile(own_grad_o, grad_o, first, kTileRows, s.q_len, dim, aligned, lane(), 32);
+      load_tile(own_q, rows_of<T>(a.q, s.index, s.q_begin, head), first, kTileRows, s.q_len, dim,
+                aligned, lane(), 32);
+      load_tile(own_grad_o, rows_of<T>(a.grad_o, s.index, s.q_begin, head), first, kTileRows,
+                s.q_len, dim, aligned, lane(), 32);
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         rows[half] = of_row<T>(a, s, head, queries.row + 8 * half, aligned);
@@ -290,8 +286,10 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 2)
         if (there >= 0) block_barrier();  // some may still read the last part
         there = part;
         const int size = smaller(held, round_up(s.k_len - part, kRunColumns));
-        load_tile(k_tile, k, part, size, s.k_len, dim, aligned, thread, threads);
-        load_tile(v_tile, v, part, size, s.k_len, dim, aligned, thread, threads);
+        load_tile(k_tile, rows_of<T>(a.k, s.index, s.k_begin, kv_head), part, size, s.k_len, dim,
+                  aligned, thread, threads);
+        load_tile(v_tile, rows_of<T>(a.v, s.index, s.k_begin, kv_head), part, size, s.k_len, dim,
+                  aligned, thread, threads);
         commit_async();
         wait_async<0>();
         block_barrier();

@@ -19,6 +19,10 @@ __host__ __device__ __forceinline__ int round_up(int n, int unit) {
   return (n + unit - 1) / unit * unit;
 }
 
+// Blocks of a multiprocessor: sm_75, whose products are of depth 8, has shared memory for one.
+template <int kStep>
+constexpr int kBlocks = kStep == 8 ? 1 : 2;
+
 // --- tiles in shared memory ----------------------------------------------------------------------
 // Rows of kColumns elements in chunks of 16 bytes. ldmatrix reads one chunk of each of eight rows
 // at a time: the chunks of a row are permuted so that these lie in different banks.
@@ -93,6 +97,7 @@ struct Rows {
 template <class T>
 __device__ __forceinline__ Rows<T> rows_of(const AttentionRows<const void>& x, int b, int token,
                                            int head) {
+  b = opaque(b);  // registers are needed for more
   return {static_cast<const T*>(x.data) + b * x.batch + token * x.token + head * x.head, x.token};
 }
 

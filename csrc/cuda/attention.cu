@@ -1,4 +1,5 @@
-// Launches of attention.cuh and attention_bwd.cuh: which types and head dims it is compiled for, and what a block has.
+// Launches of attention.cuh and attention_bwd.cuh: which types and head dims it is compiled for,
+// and what a block has.
 #include "cuda/attention.h"
 
 #include <algorithm>

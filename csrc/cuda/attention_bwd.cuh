@@ -4,13 +4,14 @@
 //   dq = scale dS k;   dk = scale dS^T q
 // Products are taken of D(P) / c and dS / c; c comes in at the end.
 //
-// `keys_kernel`: a block is up to 128 keys of one key head (64, where there are 128 dims), each warp
-// has dk and dv of 16 of them in registers, and queries pass by, 32 at a time, of all heads that
-// share the keys. Weights and their gradients go through shared memory: a warp computes 16 queries
-// by 32 keys, with dropout's numbers where forward has them, and then takes all queries of its own
-// keys. Where a sequence has no more keys than that, the block has all of dS and writes dq, too:
-// five products. Else `queries_kernel` computes dq by itself, as forward goes: seven products, but
-// each sum has one owner and one order, and nothing is added in memory.
+// `keys_kernel`: a block is up to 128 keys of one key head (64, where there are 128 dims), each
+// warp has dk and dv of 16 of them in registers, and queries pass by, 32 at a time, of all heads
+// that share the keys. Weights and their gradients go through shared memory: a warp computes 16
+// queries by 32 keys, with dropout's numbers where forward has them, and then takes all queries of
+// its own keys. Where a sequence has up to 128 keys, of up to 64 dims, the block has all of dS and
+// writes dq, too: five products. Else `queries_kernel` computes dq by itself, as forward goes:
+// seven products, but each sum has one owner and one order, and nothing is added in memory.
+// Registers decide the sizes: two blocks of 128 keys and 64 dims a multiprocessor would spill.
 #pragma once
 
 #include "cuda/attention_tiles.cuh"
@@ -43,7 +44,8 @@ __device__ __forceinline__ OfRow of_row(const AttentionBackward& a, const Sequen
   if (inside) {
 #pragma unroll 1
     for (int chunk = lane() % 4; chunk * kChunk < a.shape.dim; chunk += 4) {
-      const auto x = load_chunk(o, row, chunk, aligned), y = load_chunk(grad_o, row, chunk, aligned);
+      const auto x = load_chunk(o, row, chunk, aligned),
+                 y = load_chunk(grad_o, row, chunk, aligned);
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) sum += to_float(x[i]) * to_float(y[i]);
     }
@@ -319,8 +321,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, kBlocks<kStep>)
     wait_async<0>();  // where no key is seen
     warp_barrier();   // before the next tile
     const float factor = shape.scale * shape.dropout.scale;
-    if (n > 0)
-      store_rows<T>(dq, factor, factor, a.dq, s.index, s.q_begin + first, head, 0, n, dim);
+    if (n > 0) store_rows<T>(dq, factor, factor, a.dq, s.index, s.q_begin + first, head, 0, n, dim);
   }
 }
 

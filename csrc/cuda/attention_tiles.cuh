@@ -101,7 +101,7 @@ __device__ __forceinline__ Rows<T> rows_of(const AttentionRows<const void>& x, i
   return {static_cast<const T*>(x.data) + b * x.batch + token * x.token + head * x.head, x.token};
 }
 
-// kAligned: all rows are, to 16 bytes.
+// aligned: all rows begin at multiples of 16 bytes.
 template <class T>
 __device__ __forceinline__ Vec<T, kChunk> load_chunk(const Rows<T>& from, int row, int chunk,
                                                      bool aligned) {
@@ -209,8 +209,15 @@ __device__ __forceinline__ int64_t number_of(const AttentionShape& a, const Sequ
 
 __device__ __forceinline__ Sequence sequence(const AttentionShape& a, int b) {
   const int queries = static_cast<int>(a.queries), keys = static_cast<int>(a.keys);
-  Sequence s{b,          0, queries, 0, keys, keys, static_cast<int64_t>(b) * queries,
-             static_cast<int>(a.left), static_cast<int>(a.right)};
+  Sequence s{b,
+             0,
+             queries,
+             0,
+             keys,
+             keys,
+             static_cast<int64_t>(b) * queries,
+             static_cast<int>(a.left),
+             static_cast<int>(a.right)};
   const bool exists = b < a.batch;
   if (a.cu_seqlens) {
     const int32_t* cu_k = a.cu_seqlens_k ? a.cu_seqlens_k : a.cu_seqlens;
@@ -248,8 +255,8 @@ __device__ __forceinline__ void add_weighted(float (&o)[kDim / 8][4], const Run&
                                              const Tile<T, kDim>& y, int row) {
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
-    const float(&low)[4] = p[2 * pair];
-    const float(&high)[4] = p[2 * pair + 1];
+    const float (&low)[4] = p[2 * pair];
+    const float (&high)[4] = p[2 * pair + 1];
     const uint32_t a[4] = {pack<T>(low[0], low[1]), pack<T>(low[2], low[3]),
                            pack<T>(high[0], high[1]), pack<T>(high[2], high[3])};
 #pragma unroll
@@ -332,8 +339,7 @@ __device__ __forceinline__ void for_each(const Head& head, const Queries& q, int
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
-      for (int e = 0; e < 2; ++e)
-        f(i, 2 * half + e, numbers[2 * i + e] >= head.threshold);
+      for (int e = 0; e < 2; ++e) f(i, 2 * half + e, numbers[2 * i + e] >= head.threshold);
   }
 }
 

@@ -47,10 +47,10 @@ inline void check_like(const Tensor& t, const Tensor& other, const char* names) 
 }
 
 inline AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v,
-                                    const OptTensor& cu_seqlens, const OptTensor& cu_seqlens_k,
-                                    const OptTensor& seqused_k, const OptTensor& alibi_slopes,
-                                    const OptTensor& seed, int64_t threshold, int64_t window_left,
-                                    int64_t window_right, double scale) {
+                               const OptTensor& cu_seqlens, const OptTensor& cu_seqlens_k,
+                               const OptTensor& seqused_k, const OptTensor& alibi_slopes,
+                               const OptTensor& seed, int64_t threshold, int64_t window_left,
+                               int64_t window_right, double scale) {
   const bool packed = cu_seqlens.has_value();
   const int64_t last = packed ? 2 : 3;
   STD_TORCH_CHECK(q.dim() == last + 1 && k.dim() == last + 1, "q and k must have ", last + 1,

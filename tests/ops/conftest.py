@@ -70,16 +70,17 @@ def _moved(value):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """On a GPU, tensors among the parameters come along, and torch's own op is tested as far as it
-    can serve."""
-    if not _gpu(pyfuncitem.config):
-        return (yield)
-    pyfuncitem.funcargs = {name: _moved(value) for name, value in pyfuncitem.funcargs.items()}
+    """On a GPU, tensors among the parameters come along. Torch's own op and CUDA C++ are tested as
+    far as they can serve."""
+    gpu = _gpu(pyfuncitem.config)
+    if gpu:
+        pyfuncitem.funcargs = {name: _moved(value) for name, value in pyfuncitem.funcargs.items()}
     try:
         return (yield)
     except ValueError as error:
-        if "backend 'torch' was asked for" in str(error):
-            pytest.skip("torch's own op cannot serve")
+        for name in ("torch", "cpp") if gpu else (emulator.NAME,):
+            if f"backend {name!r} was asked for, but cannot serve" in str(error):
+                pytest.skip(f"{name} cannot serve")
         raise
 
 

@@ -47,7 +47,18 @@ const Case kCases[] = {
     {"keys that do not count", 2, 17, 60, 2, 2, 32, {}, {}, {37, 0}, 1 << 30, kCausal},
     {"packed", 4, 90, 90, 2, 1, 32, {0, 17, 17, 82, 85}, {}, {}, 1 << 30, 1 << 30, 9000},
     {"packed, other keys", 3, 50, 90, 2, 1, 64, {0, 9, 40, 50}, {0, 60, 61, 88}, {}, 1 << 30, 0},
-    {"packed, one long", 9, 330, 330, 1, 1, 32, {0, 1, 2, 3, 4, 5, 6, 7, 8, 325}, {}, {}, 1 << 30, 0},
+    {"packed, one long",
+     9,
+     330,
+     330,
+     1,
+     1,
+     32,
+     {0, 1, 2, 3, 4, 5, 6, 7, 8, 325},
+     {},
+     {},
+     1 << 30,
+     0},
     {"more keys than are held", 1, 17, 300, 1, 1, 128, {}, {}, {}, 1 << 30, 1 << 30, 20000},
     {"sm_75", 1, 40, 70, 2, 1, 64, {}, {}, {}, 1 << 30, 0, 20000, true, 0, 75},
 };
@@ -78,10 +89,9 @@ uint32_t number(uint64_t key, uint32_t plane, uint32_t row, uint32_t col) {
   uint32_t k[2] = {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
   for (int round = 0; round < 7; ++round) {
     const uint64_t a = uint64_t{0xD2511F53u} * c[0], b = uint64_t{0xCD9E8D57u} * c[2];
-    const uint32_t next[4] = {static_cast<uint32_t>(b >> 32) ^ c[1] ^ k[0],
-                              static_cast<uint32_t>(b),
-                              static_cast<uint32_t>(a >> 32) ^ c[3] ^ k[1],
-                              static_cast<uint32_t>(a)};
+    const uint32_t next[4] = {
+        static_cast<uint32_t>(b >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(b),
+        static_cast<uint32_t>(a >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(a)};
     std::memcpy(c, next, sizeof(c));
     k[0] += 0x9E3779B9u, k[1] += 0xBB67AE85u;
   }

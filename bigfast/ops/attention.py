@@ -22,6 +22,7 @@ from .library import register_fake
 from .norm import FLOATS
 
 _MAX_DIM = 256
+_CUDA_DIM = 128
 
 
 def attention_ref(
@@ -181,6 +182,22 @@ def why_not_triton(call: Call) -> str | None:
     return dtypes.why_not_triton(call.q.device, call.q.dtype)
 
 
+def why_not_cuda(call: Call) -> str | None:
+    """Why the CUDA C++ kernels cannot serve, or None. They are made for up to 512 keys, and right
+    for any number."""
+    if not 0.0 < call.scale < float("inf"):
+        return f"serves positive scales, not {call.scale}"
+    return _why_not_cuda(call.q)
+
+
+def _why_not_cuda(q: Tensor) -> str | None:
+    if q.dtype not in (torch.bfloat16, torch.float16):
+        return f"serves bfloat16 and float16, not {q.dtype}"
+    if q.shape[-1] % 8 != 0 or q.shape[-1] > _CUDA_DIM:
+        return f"serves head dims that are multiples of 8 up to {_CUDA_DIM}, not {q.shape[-1]}"
+    return dtypes.why_not_bfloat16(q.device, q.dtype)
+
+
 def _why_not_torch_first(call: Call) -> str | None:
     """Why torch does not stand before Triton on CUDA. Not measured on a GPU.
 
@@ -198,13 +215,16 @@ def _why_not_torch_first(call: Call) -> str | None:
 
 _TORCH = registry.Implementation("torch", _why_not_torch)
 _ANYWHERE = (_TORCH, registry.REFERENCE)
-kernels.serve("attention_fwd", "attention_bwd")
+kernels.serve(
+    "attention_fwd", "attention_bwd", refused=lambda args: _why_not_cuda(args[0]) is not None
+)
 registry.register(
     "attention",
     cpu=(registry.cpp(why_not_native), *_ANYWHERE),
     cuda=(
         registry.Implementation("torch", _why_not_torch_first),
         registry.triton(why_not_triton),
+        registry.cuda(why_not_cuda),
         _TORCH,
         # At the same place of the same paper flash-attn has 368: it serves what others cannot.
         registry.Implementation("flash_attn", flash_attn.why_not),

@@ -33,6 +33,11 @@ def why_not_triton(device: torch.device, *dtypes: torch.dtype) -> str | None:
     """Why Triton's row-wise kernels cannot serve these dtypes on `device`, or None."""
     if (reason := why_not_cuda(*dtypes)) is not None:
         return reason
+    return why_not_bfloat16(device, *dtypes)
+
+
+def why_not_bfloat16(device: torch.device, *dtypes: torch.dtype) -> str | None:
+    """Why `device` has no products of bf16, if that is among dtypes, or None."""
     if torch.bfloat16 in dtypes and device.type == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:

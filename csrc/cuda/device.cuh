@@ -105,6 +105,13 @@ __device__ __forceinline__ float fast_log2(float v) {
 __device__ __forceinline__ float fast_rsqrt(float v) { return rsqrtf(v); }
 __device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
 
+// v, of which the compiler now knows nothing: what follows from it is computed in its place, and
+// does not wait in registers before a loop.
+__device__ __forceinline__ int opaque(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // --- memory --------------------------------------------------------------------------------------
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
@@ -262,6 +269,15 @@ __device__ __forceinline__ void ldmatrix_trans(uint32_t (&out)[kCount], const vo
 //   a[0] (g, 2t..), a[1] (g + 8, 2t..), a[2] (g, 2t + 8..), a[3] (g + 8, 2t + 8..)
 //   b[0] (2t.., g), b[1] (2t + 8.., g)
 //   c[0], c[1] (g, 2t..), c[2], c[3] (g + 8, 2t..)
+//
+// Whether a kernel of products of depth k is compiled for this architecture; the other is empty.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <int kDepth>
+constexpr bool kHasProducts = kDepth == 8;
+#else
+template <int kDepth>
+constexpr bool kHasProducts = kDepth == 16;
+#endif
 template <class T>
 __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if __CUDA_ARCH__ >= 800

@@ -1,4 +1,4 @@
-// Binding of attention: checks, allocates, calls csrc/cpu/attention_{fwd,bwd}.cpp.
+// Binding of attention: checks, allocates, calls the kernels of the device (torch/device.h).
 #include "torch/attention.h"
 
 namespace bigfast {
@@ -9,17 +9,17 @@ std::tuple<Tensor, Tensor> attention_fwd(const Tensor q, const Tensor k, const T
                                          const OptTensor seqused_k, const OptTensor alibi_slopes,
                                          const OptTensor seed, int64_t threshold,
                                          int64_t window_left, int64_t window_right, double scale) {
-  cpu::AttentionForward args{};
+  AttentionForward args{};
   args.shape = shape_of(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, alibi_slopes, seed, threshold,
                         window_left, window_right, scale);
   Tensor o = contiguous_like(q);
-  Tensor lse = empty({args.shape.heads, args.shape.tokens()}, ScalarType::Float);
+  Tensor lse = empty({args.shape.heads, args.shape.tokens()}, ScalarType::Float, q);
   args.q = rows_of<const void>(q, "q");
   args.k = rows_of<const void>(k, "k");
   args.v = rows_of<const void>(v, "v");
   args.o = rows_of<void>(o, "o");
   args.lse = static_cast<float*>(data(lse));
-  cpu::attention_fwd(args);
+  run(device::attention_fwd, args, q);
   return {o, lse};
 }
 
@@ -28,7 +28,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_bwd(
     const Tensor lse, const OptTensor cu_seqlens, const OptTensor cu_seqlens_k,
     const OptTensor seqused_k, const OptTensor alibi_slopes, const OptTensor seed,
     int64_t threshold, int64_t window_left, int64_t window_right, double scale) {
-  cpu::AttentionBackward args{};
+  AttentionBackward args{};
   args.shape = shape_of(q, k, v, cu_seqlens, cu_seqlens_k, seqused_k, alibi_slopes, seed, threshold,
                         window_left, window_right, scale);
   check_like(o, q, "o and q");
@@ -47,13 +47,13 @@ std::tuple<Tensor, Tensor, Tensor> attention_bwd(
   args.dq = rows_of<void>(dq, "dq");
   args.dk = rows_of<void>(dk, "dk");
   args.dv = rows_of<void>(dv, "dv");
-  cpu::attention_bwd(args);
+  run(device::attention_bwd, args, q);
   return {dq, dk, dv};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(bigfast, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(BIGFAST_NAMESPACE, BIGFAST_KEY, m) {
   m.impl("attention_fwd", TORCH_BOX(&attention_fwd));
   m.impl("attention_bwd", TORCH_BOX(&attention_bwd));
 }

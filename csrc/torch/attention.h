@@ -1,21 +1,27 @@
 // What the bindings of attention and attention_decode share: checks and arguments.
 #pragma once
 
+#include "torch/device.h"
+
+#if defined(BIGFAST_CUDA)
+#include "cuda/attention.h"
+#else
 #include "cpu/attention.h"
+#endif
 
 #include <algorithm>
 #include <cmath>
 
-#include "torch/tensor.h"
-
 namespace bigfast {
 
-// Values are checked here for memory's sake; the public function has named them before.
+// Values are checked here for memory's sake; the public function has named them before. On a GPU
+// nobody looks at them: that would wait for it.
 inline void check_offsets(const OptTensor& offsets, const char* name, int64_t batch,
                           int64_t tokens) {
   if (!offsets.has_value()) return;
   check_int32(*offsets, name);
   STD_TORCH_CHECK(offsets->numel() == batch + 1, name, " must have ", batch + 1, " entries");
+  if (kOnCuda) return;
   const int32_t* at = data_or_null<int32_t>(offsets);
   STD_TORCH_CHECK(at[0] == 0, name, " must start with 0, got ", at[0]);
   for (int64_t b = 0; b < batch; ++b)
@@ -27,10 +33,10 @@ inline void check_offsets(const OptTensor& offsets, const char* name, int64_t ba
 
 // The rows of (B, S, H, D) or (T, H, D).
 template <class Void>
-cpu::AttentionRows<Void> rows_of(const Tensor& t, const char* name) {
+AttentionRows<Void> rows_of(const Tensor& t, const char* name) {
   const int64_t last = t.dim() - 1;
-  STD_TORCH_CHECK(t.is_cpu() && (t.stride(last) == 1 || t.numel() == 0), name,
-                  " must be on the CPU, with a unit last stride");
+  STD_TORCH_CHECK(is_here(t) && (t.stride(last) == 1 || t.numel() == 0), name, " must be on ",
+                  kDeviceName, ", with a unit last stride");
   return {data(t), last == 3 ? t.stride(0) : 0, t.stride(last - 2), t.stride(last - 1)};
 }
 
@@ -40,11 +46,11 @@ inline void check_like(const Tensor& t, const Tensor& other, const char* names) 
   STD_TORCH_CHECK(same, names, " must have equal shapes and dtypes");
 }
 
-inline cpu::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v,
-                                    const OptTensor& cu_seqlens, const OptTensor& cu_seqlens_k,
-                                    const OptTensor& seqused_k, const OptTensor& alibi_slopes,
-                                    const OptTensor& seed, int64_t threshold, int64_t window_left,
-                                    int64_t window_right, double scale) {
+inline AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v,
+                               const OptTensor& cu_seqlens, const OptTensor& cu_seqlens_k,
+                               const OptTensor& seqused_k, const OptTensor& alibi_slopes,
+                               const OptTensor& seed, int64_t threshold, int64_t window_left,
+                               int64_t window_right, double scale) {
   const bool packed = cu_seqlens.has_value();
   const int64_t last = packed ? 2 : 3;
   STD_TORCH_CHECK(q.dim() == last + 1 && k.dim() == last + 1, "q and k must have ", last + 1,
@@ -53,7 +59,7 @@ inline cpu::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tens
   STD_TORCH_CHECK(q.size(last) == k.size(last) && q.scalar_type() == k.scalar_type() &&
                       (packed || q.size(0) == k.size(0)),
                   "q and k must fit each other");
-  cpu::AttentionShape a{};
+  AttentionShape a{};
   a.batch = packed ? cu_seqlens->numel() - 1 : q.size(0);
   a.heads = q.size(last - 1);
   a.kv_heads = k.size(last - 1);
@@ -63,6 +69,7 @@ inline cpu::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tens
   STD_TORCH_CHECK(
       a.batch >= 0 && a.dim > 0 && a.kv_heads > 0 && a.heads > 0 && a.heads % a.kv_heads == 0,
       "k's heads must divide q's");
+  STD_TORCH_CHECK(!kOnCuda || (a.queries < 1 << 30 && a.keys < 1 << 30), "too many tokens");
   check_offsets(cu_seqlens, "cu_seqlens", a.batch, a.queries);
   STD_TORCH_CHECK(packed || !cu_seqlens_k.has_value(), "cu_seqlens_k needs cu_seqlens");
   if (cu_seqlens_k.has_value())
@@ -76,7 +83,7 @@ inline cpu::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tens
     check_int32(*seqused_k, "seqused_k");
     STD_TORCH_CHECK(seqused_k->numel() == a.batch, "seqused_k must have ", a.batch, " entries");
     const int32_t* cu_k = a.cu_seqlens_k ? a.cu_seqlens_k : a.cu_seqlens;
-    for (int64_t b = 0; b < a.batch; ++b) {
+    for (int64_t b = 0; b < a.batch && !kOnCuda; ++b) {
       const int64_t length = cu_k ? cu_k[b + 1] - cu_k[b] : a.keys;
       STD_TORCH_CHECK(0 <= a.seqused_k[b] && a.seqused_k[b] <= length, "seqused_k must lie in 0..",
                       length, " at ", b, ", got ", a.seqused_k[b]);
@@ -103,8 +110,8 @@ inline cpu::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tens
 
 // A contiguous result like t.
 inline Tensor contiguous_like(const Tensor& t) {
-  if (t.dim() == 3) return empty({t.size(0), t.size(1), t.size(2)}, t.scalar_type());
-  return empty({t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type());
+  if (t.dim() == 3) return empty({t.size(0), t.size(1), t.size(2)}, t.scalar_type(), t);
+  return empty({t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type(), t);
 }
 
 }  // namespace bigfast

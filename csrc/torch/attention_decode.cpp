@@ -7,7 +7,7 @@ namespace {
 Tensor attention_decode(const Tensor q, const Tensor k, const Tensor v, const OptTensor seqused_k,
                         const OptTensor alibi_slopes, int64_t window_left, int64_t window_right,
                         double scale) {
-  cpu::AttentionForward args{};
+  AttentionForward args{};
   args.shape =
       shape_of(q, k, v, {}, {}, seqused_k, alibi_slopes, {}, 0, window_left, window_right, scale);
   Tensor o = contiguous_like(q);

@@ -16,7 +16,6 @@ from bigfast.ops import library, registry
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 CAUSAL = [f for f in FAMILIES if main_head(f) in ("ForCausalLM", "LMHeadModel")]
-# Dropout that falls once for the whole batch, on relative positions: copies are no sample of it.
 native = pytest.mark.skipif(library.NATIVE_MISSING is not None, reason="not built")
 
 

@@ -15,6 +15,11 @@ def ints(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int32)
 
 
+def exact(implementation: str) -> torch.dtype:
+    """The most exact dtype that an implementation takes."""
+    return torch.float16 if implementation in ("emulator", "cpp") else torch.float32
+
+
 def tensors(q_shape: tuple, k_shape: tuple, dtype: torch.dtype) -> list[Tensor]:
     """q, k, v within [-1, 1]. Normal ones would give a few rows that put nearly all weight on one
     key: they alone decide what the largest error is. Sharp rows have a test of their own."""

@@ -75,16 +75,16 @@ def _moved(value):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """On a GPU, tensors among the parameters come along, and others' kernels are tested as far as
-    they can serve."""
-    if not _gpu(pyfuncitem.config):
-        return (yield)
-    pyfuncitem.funcargs = {name: _moved(value) for name, value in pyfuncitem.funcargs.items()}
+    """On a GPU, tensors among the parameters come along. Others' kernels and CUDA C++ are tested as
+    far as they can serve."""
+    gpu = _gpu(pyfuncitem.config)
+    if gpu:
+        pyfuncitem.funcargs = {name: _moved(value) for name, value in pyfuncitem.funcargs.items()}
     try:
         return (yield)
     except ValueError as error:
-        for name in ("torch", "flash_attn"):
-            if f"backend {name!r} was asked for" in str(error):
+        for name in ("torch", "flash_attn", "cpp") if gpu else (emulator.NAME,):
+            if f"backend {name!r} was asked for, but cannot serve" in str(error):
                 pytest.skip(f"{name} cannot serve")
         raise
 

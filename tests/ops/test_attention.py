@@ -1,7 +1,8 @@
+import emulator
 import pytest
 import torch
 import torch.nn.functional as F
-from attention_suite import check_attention, ints, packed, qkv
+from attention_suite import check_attention, exact, ints, packed, qkv
 from check import run
 from suite import (
     check_checkpoints,
@@ -29,6 +30,7 @@ DENSE = [
     (1, 40, 1100, 2, 2, 24),
     (1, 290, 290, 1, 1, 256),
     (1, 128, 128, 12, 12, 64),
+    (1, 75, 150, 2, 1, 128),
 ]
 
 
@@ -48,11 +50,17 @@ def test_dropout(implementation, dtype, dropout_p):
 
 
 def test_mask_is_the_references_bit_for_bit(implementation):
-    """Equal scores and v = 1: what is kept can be read off o."""
-    q, k, v = torch.zeros(2, 70, 3, 256), torch.zeros(2, 256, 3, 256), torch.eye(256)
-    v = v[:, None].expand(2, 256, 3, 256)
-    seed = dropout_seed()
-    kept = attention(q, k, v, dropout_p=0.25, seed=seed) != 0
+    """Equal scores and v = 1: what is kept can be read off o, as many keys at a time as dims."""
+    dtype, seed = exact(implementation), dropout_seed()
+    q, k, parts = (
+        torch.zeros(2, 70, 3, 128),
+        torch.zeros(2, 256, 3, 128),
+        torch.eye(256).split(128, 1),
+    )
+    parts = [part[:, None].expand(2, 256, 3, 128) for part in parts]
+    options = {"dropout_p": 0.25, "seed": seed}
+    kept = [attention(q.to(dtype), k.to(dtype), v.to(dtype), **options) != 0 for v in parts]
+    kept = torch.cat(kept, dim=-1)
     want = dropout.keep_scores(seed, torch.arange(6), 70, 256, 0.25)
     assert torch.equal(kept.transpose(1, 2).flatten(0, 1), want)
 
@@ -70,7 +78,7 @@ def test_packed(implementation, dtype, causal):
 @pytest.mark.parametrize("causal", [False, True])
 def test_packed_with_other_keys(implementation, causal):
     """More keys than queries, fewer, none; no queries; keys that do not count."""
-    q, k, v = packed(90, 170, 2, 2, 32)
+    q, k, v = packed(90, 170, 2, 2, 32, exact(implementation))
     lengths = {"cu_seqlens": ints(0, 20, 70, 70, 90), "cu_seqlens_k": ints(0, 70, 100, 170, 170)}
     check_attention(q, k, v, causal=causal, **lengths)
     check_attention(q, k, v, causal=causal, **lengths, seqused_k=ints(41, 30, 3, 0))
@@ -78,7 +86,7 @@ def test_packed_with_other_keys(implementation, causal):
 
 def test_packed_is_dense(implementation):
     """Same rows, same bits kept, whatever stands behind the sequences of a padded batch."""
-    q, k, v = (t.detach() for t in qkv(3, 50, 50, 2, 2, 32))
+    q, k, v = (t.detach() for t in qkv(3, 50, 50, 2, 2, 32, exact(implementation)))
     lengths, seed = [50, 13, 31], dropout_seed()
     rows = [slice(0, n) for n in lengths]
     short = [torch.cat([t[b, row] for b, row in enumerate(rows)]) for t in (q, k, v)]
@@ -104,11 +112,12 @@ def test_cache_that_is_not_full(implementation, dtype):
 
 
 def test_rows_without_keys(implementation):
-    q, k, v = qkv(1, 150, 7, 2, 2, 16)
+    dtype = exact(implementation)
+    q, k, v = qkv(1, 150, 7, 2, 2, 16, dtype)
     o = attention(q, k, v, causal=True)
     o.sum().backward()
     assert not o[:, :143].any() and not q.grad[:, :143].any() and o[:, 143:].all()
-    check_attention(*qkv(1, 150, 7, 2, 2, 16), causal=True)
+    check_attention(*qkv(1, 150, 7, 2, 2, 16, dtype), causal=True)
 
 
 @native
@@ -125,14 +134,15 @@ def test_lse():
 def test_nothing(implementation):
     """No sequences, no queries, no keys."""
     for batch, queries, keys in ((0, 3, 3), (2, 0, 3), (2, 3, 0)):
-        q, k, v = qkv(batch, queries, keys, 2, 1, 8)
+        q, k, v = qkv(batch, queries, keys, 2, 1, 8, exact(implementation))
         o = attention(q, k, v)
         o.sum().backward()
         assert o.shape == q.shape
         for t in (o, q.grad, k.grad, v.grad):
             assert torch.equal(t, torch.zeros_like(t))
-    assert attention(*packed(0, 0, 2, 2, 8), cu_seqlens=ints(0)).shape == (0, 2, 8)
-    assert not attention(*packed(3, 3, 2, 2, 8), cu_seqlens=ints(0, 0)).any()
+    none, nobody = (packed(n, n, 2, 2, 8, exact(implementation)) for n in (0, 3))
+    assert attention(*none, cu_seqlens=ints(0)).shape == (0, 2, 8)
+    assert not attention(*nobody, cu_seqlens=ints(0, 0)).any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -167,16 +177,28 @@ def test_extreme_values(implementation, dtype):
 
 
 def test_float16(implementation):
-    if implementation.startswith("cpp"):
+    if implementation.startswith("cpp-"):
         return  # has no fp16
     options = {"dropout_p": 0.1, "seed": dropout_seed()}
     check_attention(*qkv(1, 37, 37, 2, 1, 64, torch.float16), **options)
     check_attention(*packed(150, 150, 2, 1, 16, torch.float16), cu_seqlens=ints(0, 20, 149))
 
 
+@native
+@pytest.mark.parametrize("dim", [32, 64, 128])
+def test_on_turing(dim):
+    """What sm_75 has: fp16, other products, less shared memory."""
+    emulator.install("attention")
+    with emulator.gpu(capability=75, shared_kb=64), backend("emulator", "attention"):
+        options = {"dropout_p": 0.2, "seed": dropout_seed()}
+        check_attention(*qkv(1, 40, 70, 2, 1, dim, torch.float16), **options)
+        long = qkv(1, 20, 260, 1, 1, dim, torch.float16)
+        check_attention(*long, causal=True)
+
+
 def test_scale(implementation):
-    q, k, v = (t.detach() for t in qkv(1, 20, 30, 2, 2, 16))
-    torch.testing.assert_close(attention(q, k, v, scale=0.7), attention(q * 2.8, k, v))
+    q, k, v = (t.detach() for t in qkv(1, 20, 30, 2, 2, 16, exact(implementation)))
+    torch.testing.assert_close(attention(q, k, v, scale=1.0), attention(q * 4, k, v))
 
 
 @native

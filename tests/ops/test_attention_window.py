@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attention_suite import check_attention, ints, packed, qkv
+from attention_suite import check_attention, exact, ints, packed, qkv
 from suite import check_compiles, check_threads, native
 
 from bigfast.ops import attention, attention_ref, backend, dropout_seed
@@ -20,27 +20,30 @@ def slopes(*shape: int) -> torch.Tensor:
 def test_window(implementation, dtype, window):
     """Fewer keys than a run, more than a strip, than a task, than a block of keys."""
     check_attention(*qkv(2, 67, 67, 2, 1, 16, dtype), window=window)
-    keys = 300 if implementation == "triton" else 700  # its blocks are smaller, and slow
+    slow = implementation in ("triton", "emulator")  # and their blocks are smaller
+    keys = 300 if slow else 700
     check_attention(*qkv(1, keys, keys, 2, 1, 64, dtype), window=window)
 
 
 def test_own_key_alone(implementation):
-    q, k, v = (t.detach() for t in qkv(2, 300, 300, 2, 2, 16))
+    q, k, v = (t.detach() for t in qkv(2, 300, 300, 2, 2, 16, exact(implementation)))
     torch.testing.assert_close(attention(q, k, v, window=(0, 0)), v)
 
 
 @pytest.mark.parametrize("window", [(130, -1), (130, 0), (40, 200)])
 def test_window_ends_where_the_keys_end(implementation, window):
     """Other numbers of queries than of keys, keys that do not count, causal."""
-    check_attention(*qkv(1, 67, 1300, 2, 2, 24), window=window)
-    check_attention(*qkv(1, 300, 90, 2, 2, 24), window=window)
-    check_attention(*qkv(2, 30, 900, 2, 2, 24), window=window, seqused_k=ints(700, 4))
-    check_attention(*qkv(1, 400, 400, 1, 1, 32), window=window, causal=True)
+    dtype = exact(implementation)
+    check_attention(*qkv(1, 67, 1300, 2, 2, 24, dtype), window=window)
+    check_attention(*qkv(1, 300, 90, 2, 2, 24, dtype), window=window)
+    check_attention(*qkv(2, 30, 900, 2, 2, 24, dtype), window=window, seqused_k=ints(700, 4))
+    check_attention(*qkv(1, 400, 400, 1, 1, 32, dtype), window=window, causal=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_packed(implementation, dtype):
-    heads, tokens = (2, 300) if implementation == "triton" else (4, 600)  # it is slow
+    slow = implementation in ("triton", "emulator")
+    heads, tokens = (2, 300) if slow else (4, 600)
     q, k, v = packed(tokens, tokens, heads, heads // 2, 48, dtype)
     lengths = {"cu_seqlens": ints(0, 67, 67, 75, 88, tokens - 3)}
     for window in [(50, 50), (100, 0)]:
@@ -65,7 +68,7 @@ def test_dropout(implementation, dtype):
 
 def test_steep_slopes(implementation):
     """All weight falls on the query's own key, whatever lies far away."""
-    q, k, v = (t.detach() for t in qkv(1, 600, 600, 2, 2, 16))
+    q, k, v = (t.detach() for t in qkv(1, 600, 600, 2, 2, 16, exact(implementation)))
     o = attention(q, k, v, alibi_slopes=torch.full((2,), 1e30))
     torch.testing.assert_close(o, v)
 

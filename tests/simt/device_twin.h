@@ -51,6 +51,8 @@ inline uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(uint64_t{a} * b >> 32);
 }
 
+inline int opaque(int v) { return v; }
+
 // --- memory
 template <class T>
 T* dynamic_shared() {
@@ -169,6 +171,9 @@ template <int kCount>
 void ldmatrix_trans(uint32_t (&out)[kCount], const void* row, BIGFAST_SITE) {
   ldmatrix_any<kCount, true>(out, row, "ldmatrix_trans", {file, line});
 }
+
+template <int kDepth>
+constexpr bool kHasProducts = true;
 
 struct Fragments {
   float a[8], b[4], c[4];

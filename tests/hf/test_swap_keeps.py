@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import FAMILIES, inputs_for, make
 from pairs import main_head, pair, real_tokens, unlabelled
-from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 import bigfast
 from bigfast.hf.swap import FUSIONS, stock_class
@@ -65,7 +65,9 @@ def test_twice_copies_and_back(family):
     again = bigfast.swap(model)
     assert [type(m) for m in model.modules()] == types and str(again) == str(report)
     got = model(**inputs)[0]
-    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    twins = [copy.deepcopy(model)]
+    if not any(map(is_parametrized, model.modules())):  # which torch refuses to pickle
+        twins.append(pickle.loads(pickle.dumps(model)))
     assert all([type(m) for m in twin.modules()] == types for twin in twins)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -93,10 +95,9 @@ def test_saved_and_loaded(family, tmp_path):
 def test_resized_embeddings(family):
     """After the swap; the head follows the table it is tied to."""
     stock, model, _ = pair(family)
-    tables = [one.get_input_embeddings() for one in (stock, model)]
-    if not isinstance(tables[0], nn.Embedding):
+    if stock.main_input_name != "input_ids":
         pytest.skip("it has no table of words")
-    size = tables[0].num_embeddings + 11
+    size = stock.get_input_embeddings().num_embeddings + 11
     for one in (stock, model):
         torch.manual_seed(3)
         one.resize_token_embeddings(size, mean_resizing=False)

@@ -8,13 +8,13 @@ from torch import Tensor
 import bigfast
 from bigfast.hf import SwapReport
 
-_LM_HEADS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_LM_HEADS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForCTC")
 # What labels are called.
 _LABELS = ("labels", "next_sentence_label", "sentence_order_label")
 
 
 def main_head(family: str) -> str:
-    """The language modelling head, or the base model."""
+    """The head that models language, or the base model."""
     return next((head for head in _LM_HEADS if head in families.heads(family)), "Model")
 
 

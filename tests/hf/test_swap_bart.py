@@ -83,7 +83,7 @@ def test_runs_on_real_tokens():
 @pytest.mark.parametrize("padding", ["left", "none"])
 def test_equals_stock_for_other_padding(padding):
     model = make("bart", SEQ2SEQ)
-    report = bigfast.verify(model, inputs_for(model, padding), steps=3)
+    report = bigfast.verify(model, inputs_for(model, padding), steps=10)
     assert report.ok, str(report)
 
 
@@ -245,7 +245,7 @@ def test_gradient_checkpointing(reentrant):
 
 @pytest.mark.parametrize("head", [SEQ2SEQ, "ForSequenceClassification"])
 def test_verify_makes_up_a_batch(head):
-    report = bigfast.verify(make("bart", head, dropout=0.1), steps=2)
+    report = bigfast.verify(make("bart", head), steps=10)
     assert report.ok, str(report)
 
 
@@ -262,7 +262,7 @@ def test_layers_compile_whole():
 def test_autocast():
     model = make("bart", SEQ2SEQ)
     with torch.autocast("cpu", torch.bfloat16):
-        report = bigfast.verify(model, inputs_for(model), steps=3)
+        report = bigfast.verify(model, inputs_for(model), steps=10)
     assert report.ok, str(report)
 
 
@@ -304,7 +304,7 @@ def test_verify_sees_a_fault(fault, monkeypatch):
             kwargs["cu_seq_lens_cross"] = queries, ends
         return cross(self, x, states, *args, **kwargs)
 
-    _, model = pair(SEQ2SEQ)
+    _, model = pair(SEQ2SEQ, dropout=0.1, attention_dropout=0.1)  # which verify turns off
     faults = {
         "scale": (ops, "attention", lambda *a, scale, **k: attend(*a, scale=1.001 * scale, **k)),
         "residual": (
@@ -314,4 +314,4 @@ def test_verify_sees_a_fault(fault, monkeypatch):
     }  # fmt: skip
     monkeypatch.setattr(*faults[fault])
     report = bigfast.verify(model, inputs_for(model), steps=2)
-    assert not report.ok and report.worst[1] > 2
+    assert not report.ok and max(report.errors["gradients"].values()) > 2

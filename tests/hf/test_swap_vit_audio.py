@@ -88,7 +88,7 @@ def test_hidden_states_and_attentions(family):
 @pytest.mark.parametrize("family", AUDIO)
 def test_weighted_sum_of_layers(family):
     model = make(family, "ForSequenceClassification", use_weighted_layer_sum=True)
-    report = bigfast.verify(model, inputs_for(model), steps=3)
+    report = bigfast.verify(model, inputs_for(model), steps=10)
     assert report.ok, str(report)
 
 
@@ -98,7 +98,7 @@ def test_what_reads_padding_is_not_packed():
     model = make("wav2vec2", "Model", add_adapter=True)
     report = bigfast.swap(model)
     assert next(iter(report.kept["unpad"])).startswith("the adapter's convolutions")
-    report = bigfast.verify(model, inputs_for(model), steps=2)
+    report = bigfast.verify(model, inputs_for(model), steps=10)
     assert report.ok, str(report)
 
 
@@ -253,9 +253,7 @@ def test_dropout_of_everything(family, head, where):
     [(family, head) for family in ("vit", "wav2vec2") for head in families.heads(family)],
 )
 def test_verify_makes_up_a_batch(family, head):
-    chances = {"layerdrop": 0.5, "mask_time_prob": 0.3, "mask_time_length": 2}
-    model = make(family, head, **(chances if family in AUDIO else {"hidden_dropout_prob": 0.1}))
-    report = bigfast.verify(model, steps=2)
+    report = bigfast.verify(make(family, head), steps=10)
     assert report.ok, str(report)
 
 
@@ -297,6 +295,8 @@ def test_verify_sees_a_fault(family, head, fault, monkeypatch):
         ),
     }  # fmt: skip
     monkeypatch.setattr(*faults[fault])
-    model = make(family, head)
+    # What is drawn at random verify turns off.
+    chances = {"layerdrop": 0.5, "mask_time_prob": 0.3, "mask_time_length": 2}
+    model = make(family, head, **(chances if family in AUDIO else {"hidden_dropout_prob": 0.1}))
     report = bigfast.verify(model, inputs_for(model), steps=2)
-    assert not report.ok and report.worst[1] > 2
+    assert not report.ok and max(report.errors["gradients"].values()) > 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from check import check
 from families import FAMILIES, inputs_for, make
-from pairs import main_head, pair, unlabelled
+from stock_and_swapped import main_head, pair, unlabelled
 
 import bigfast
 from bigfast.hf.swap import stock_class

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from families import FAMILIES, inputs_for, make
-from pairs import main_head, pair, real_tokens, unlabelled
+from stock_and_swapped import main_head, pair, real_tokens, unlabelled
 from torch.nn.utils.parametrize import is_parametrized
 
 import bigfast

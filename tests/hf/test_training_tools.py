@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from families import inputs_for, make
-from pairs import pair
+from stock_and_swapped import pair
 from torch import distributed, multiprocessing, nn
 
 import bigfast

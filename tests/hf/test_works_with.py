@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 from families import FAMILIES, inputs_for, make
-from pairs import main_head, pair, real_tokens, unlabelled
+from stock_and_swapped import main_head, pair, real_tokens, unlabelled
 
 import bigfast
 from bigfast.ops import library, registry

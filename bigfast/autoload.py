@@ -37,7 +37,7 @@ def _flags(value: str) -> dict[str, bool]:
     """The keyword arguments of `swap`."""
     if value == "1":
         return {}
-    known = ("attention", "norm", "mlp", "embeddings", "loss", "unpad")
+    known = ("attention", "norm", "mlp", "linear", "embeddings", "loss", "unpad")
     asked = value.split(",")
     for name in asked:
         if name not in known:
@@ -103,12 +103,12 @@ def _watch(flags: dict[str, bool]) -> bool:
 
 def _swap(model: Any, flags: dict[str, bool]) -> None:
     """Swaps the model, and says so; what cannot be swapped stays stock, which is said too."""
-    from bigfast.hf import swap
+    from bigfast.hf.swap import FUSIONS, swap
 
     name = type(model).__name__
     try:
         report = swap(model, **flags)
-        counts = [f"{fusion} {len(names)}" for fusion, names in report.swapped.items()]
+        counts = [f"{f} {len(report.swapped[f])}" for f in FUSIONS if f in report.swapped]
         text = f"{name} swapped: {', '.join(counts) or 'nothing'}"
     except ValueError as error:
         text = f"{name} stays stock: {error}"

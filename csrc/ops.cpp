@@ -35,7 +35,7 @@ STABLE_TORCH_LIBRARY(BIGFAST_NAMESPACE, m) {
       "int window_left, int window_right, float scale) -> Tensor");
 
   // x (T, K), few rows; weight (N, K), unit last stride; bias (N) -> y (T, N).
-  m.def("linear_decode(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  m.def("linear_few(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
 
   // x, residual (T, N); weight, bias (N) -> y (T, N) of out_dtype, r (T, N) or (0, N) where r is x,
   // mean (T) fp32, rstd (T) fp32.

@@ -18,7 +18,7 @@ Run a Python script or module as it is, with every transformers model that it ma
 same as BIGFAST_SWAP=1 python SCRIPT.py, and child processes inherit it. What is swapped, and what
 is not, is said on stderr.
 
-  --fusions NAMES   of attention,norm,mlp,embeddings,loss,unpad; default: all
+  --fusions NAMES   of attention,norm,mlp,linear,embeddings,loss,unpad; default: all
 
 example:
   bigfast run run_glue.py --model_name_or_path bert-base-uncased --task_name sst2 ...

@@ -10,6 +10,7 @@ from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
 from .. import ops
+from ..nn.linear import linear
 from ..ops import registry
 from .parts import dropout_p, hooked, why_no_kernel, why_not_plain
 from .swap import Body, Family, stock_class
@@ -166,7 +167,7 @@ def why_not_linear_gelu(module: nn.Module, dense: str, activation: str) -> str |
 
 def linear_gelu(dense: nn.Linear | Conv1D, activation: nn.Module, x: Tensor) -> Tensor:
     """activation(dense(x)), the bias in the activation's pass."""
-    product = x @ dense.weight if isinstance(dense, Conv1D) else F.linear(x, dense.weight)
+    product = x @ dense.weight if isinstance(dense, Conv1D) else linear(x, dense.weight)
     return ops.bias_gelu(product, dense.bias, approximate=_gelu_form(activation))
 
 

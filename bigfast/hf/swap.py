@@ -30,7 +30,7 @@ _FILES = (
 )  # fmt: skip
 FAMILIES = {f"transformers.models.{name}.modeling_{name}": f"bigfast.hf.{name}" for name in _FILES}
 _TORCH = "torch.nn"  # a family for models of no other
-FUSIONS = ("attention", "norm", "mlp", "embeddings", "loss", "unpad")
+FUSIONS = ("attention", "norm", "mlp", "linear", "embeddings", "loss", "unpad")
 
 WhyNot = Callable[[nn.Module], str | None]
 
@@ -89,6 +89,10 @@ class Family:
         self.rules: dict[type, tuple[str, type | None, WhyNot]] = {}
         answering = [name for name in vars(stock) if name.endswith("ForQuestionAnswering")]
         self.reads_padding = tuple(getattr(stock, name) for name in (*answering, *reads_padding))
+        if stock is not nn:
+            from .linear import Linear  # a body, which needs this file
+
+            self.replace(nn.Linear, "linear", Linear)
 
     def replace(self, stock: str | type, fusion: str, body: type[Body], **names: object) -> None:
         """Swap instances of a stock class, under the flag `fusion`, for `body` with these names."""
@@ -216,6 +220,7 @@ def swap(
     attention: bool = True,
     norm: bool = True,
     mlp: bool = True,
+    linear: bool = True,
     embeddings: bool = True,
     loss: bool = True,
     unpad: bool = True,
@@ -231,6 +236,7 @@ def swap(
         attention: fused softmax attention with its dropout.
         norm: dropout + residual add + layer norm in one pass.
         mlp: bias + GELU in one pass.
+        linear: on the CPU, without a gradient, products of few rows that read weights once.
         embeddings: word + position + type + layer norm + dropout in one pass.
         loss: in training with labels, only labelled rows go through the language modelling head,
             and `logits` is None; `model(..., skip_logits=False)` keeps them.
@@ -245,7 +251,7 @@ def swap(
     Raises TypeError for what is not a module, ValueError for a model with nothing to swap.
     """
     families = _families(model)
-    wanted = dict(zip(FUSIONS, (attention, norm, mlp, embeddings, loss, unpad)))
+    wanted = dict(zip(FUSIONS, (attention, norm, mlp, linear, embeddings, loss, unpad)))
     if library.NATIVE_MISSING is not None:
         warnings.warn(f"bigfast.swap: no CPU kernels: {library.NATIVE_MISSING}", stacklevel=2)
     restore(model)

@@ -3,6 +3,8 @@
 Parameters as in torch.nn.Linear.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,18 +15,32 @@ from .. import ops
 GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
-# Up to so many rows the weight is best read as it lies; torch's products arrange it first.
-FEW_ROWS = 16
+# Up to so many rows `ops.linear_few` is faster than torch's products, which arrange the weight
+# first; with matrix units (AMX), for which it is not made, while memory bounds both.
+FEW_ROWS, FEW_ROWS_AMX = 512, 16
+
+
+@functools.cache
+def _few_rows(dtype: torch.dtype) -> int:
+    has_units = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return FEW_ROWS_AMX if has_units else FEW_ROWS
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b. On the CPU, few rows that need no gradient go through `ops.linear_decode`.
+    """x W^T + b. On the CPU, few rows that need no gradient go through `ops.linear_few`.
 
     x (..., K), weight (N, K), bias (N) -> (..., N).
     """
-    few = x.is_cpu and 0 < x.numel() <= FEW_ROWS * x.shape[-1]
-    if few and not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type):
-        return ops.linear_decode(x, weight, bias)
+    if (
+        x.is_cpu
+        and not torch.is_grad_enabled()
+        and 0 < x.numel() <= _few_rows(x.dtype) * x.shape[-1]
+        and x.dtype == weight.dtype
+        and type(weight) in (Tensor, nn.Parameter)  # no quantized or distributed one
+        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.compiler.is_compiling()
+    ):
+        return ops.linear_few(x, weight, bias)
     return F.linear(x, weight, bias)
 
 

@@ -13,7 +13,7 @@ from .grad_norm import grad_norm, grad_norm_ref
 from .lamb import lamb, lamb_ref
 from .layer_norm import layer_norm, layer_norm_ref
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_ref
-from .linear_decode import linear_decode, linear_decode_ref
+from .linear_few import linear_few, linear_few_ref
 from .lion import lion, lion_ref
 from .registry import backend
 from .rms_norm import rms_norm, rms_norm_ref
@@ -50,8 +50,8 @@ __all__ = [
     "layer_norm_ref",
     "linear_cross_entropy",
     "linear_cross_entropy_ref",
-    "linear_decode",
-    "linear_decode_ref",
+    "linear_few",
+    "linear_few_ref",
     "lion",
     "lion_ref",
     "pack",

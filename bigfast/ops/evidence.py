@@ -24,7 +24,7 @@ from .grad_norm import grad_norm
 from .lamb import lamb
 from .layer_norm import layer_norm
 from .linear_cross_entropy import linear_cross_entropy
-from .linear_decode import linear_decode
+from .linear_few import linear_few
 from .lion import lion
 from .rms_norm import rms_norm
 from .rotary import rotary
@@ -85,7 +85,7 @@ _CALLS: dict[str, Callable[[Make], object]] = {
     "linear_cross_entropy": lambda make: linear_cross_entropy(
         make(2, 8), make(5, 8), _ids(make, 2)
     ),
-    "linear_decode": lambda make: linear_decode(make(1, 8), make(4, 8)),
+    "linear_few": lambda make: linear_few(make(1, 8), make(4, 8)),
     "lion": lambda make: lion(*_lists(make, 1), **_HYPER),
     "pad": lambda make: pad(make(6, 8), _packing(make)),
     "rms_norm": lambda make: rms_norm(make(2, 8), make(8)),

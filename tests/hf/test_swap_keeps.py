@@ -7,10 +7,12 @@ import pytest
 import torch
 from families import FAMILIES, inputs_for, make
 from stock_and_swapped import main_head, pair, real_tokens, unlabelled
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 import bigfast
 from bigfast.hf.swap import FUSIONS, stock_class
+from bigfast.ops import registry
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -149,3 +151,18 @@ def test_one_fusion_alone(family, only):
     got, want = model(**inputs), stock(**inputs)
     torch.testing.assert_close(got.loss, want.loss)
     assert (got.logits is None) == (only == "loss")
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "opt"])
+def test_few_rows_read_weights_once(family):
+    """Linear layers of one sentence that needs no gradient, wherever they are called."""
+    stock, model, report = pair(family)
+    assert len(report.swapped["linear"]) == sum(type(m) is nn.Linear for m in stock.modules())
+    inputs = {name: x[:1] for name, x in unlabelled(stock).items()}
+
+    def asked(grad: bool) -> int:
+        with registry.watch() as choices, torch.set_grad_enabled(grad):
+            torch.testing.assert_close(model(**inputs)[0], stock(**inputs)[0])
+        return [op for op, _, _ in choices].count("linear_few")
+
+    assert asked(grad=False) >= 12 and asked(grad=True) == 0

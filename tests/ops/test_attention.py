@@ -22,7 +22,7 @@ INTERPRETED = 10**9  # conftest.py
 # B, S, Sk, H, Hk, D: below, at and above vector widths and tiles; one query; primes; more than one
 # block of keys; bert-base. With few heads several tasks share the keys of one.
 DENSE = [
-    (2, 37, 37, 3, 3, 16),
+    (2, 65, 65, 3, 3, 16),
     (1, 1, 150, 4, 2, 64),
     (2, 67, 131, 6, 2, 13),
     (1, 131, 67, 2, 1, 40),

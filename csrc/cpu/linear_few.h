@@ -1,4 +1,4 @@
-// Arguments of linear_decode.
+// Arguments of linear_few.
 #pragma once
 
 #include "cpu/isa.h"
@@ -6,7 +6,7 @@
 
 namespace bigfast::cpu {
 
-struct LinearDecode {
+struct LinearFew {
   const void* x;       // (rows, in), dtype
   const void* weight;  // (out, in), dtype, rows weight_stride elements apart
   const void* bias;    // (out), dtype; or null
@@ -15,6 +15,6 @@ struct LinearDecode {
   DType dtype;
 };
 
-BIGFAST_KERNEL(linear_decode, LinearDecode)
+BIGFAST_KERNEL(linear_few, LinearFew)
 
 }  // namespace bigfast::cpu

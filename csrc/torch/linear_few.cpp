@@ -1,17 +1,17 @@
-// Binding of linear_decode: checks, allocates, calls csrc/cpu/linear_decode.cpp.
-#include "cpu/linear_decode.h"
+// Binding of linear_few: checks, allocates, calls csrc/cpu/linear_few.cpp.
+#include "cpu/linear_few.h"
 
 #include "torch/tensor.h"
 
 namespace bigfast {
 namespace {
 
-Tensor linear_decode(const Tensor x, const Tensor weight, const OptTensor bias) {
+Tensor linear_few(const Tensor x, const Tensor weight, const OptTensor bias) {
   check_contiguous(x, "x");
   check_rows(weight, "weight");
   STD_TORCH_CHECK(x.dim() == 2 && x.size(1) == weight.size(1), "x must be (T, K), weight (N, K)");
   STD_TORCH_CHECK(x.scalar_type() == weight.scalar_type(), "weight must have x's dtype");
-  cpu::LinearDecode args{};
+  cpu::LinearFew args{};
   args.dtype = dtype_of(x);
   args.rows = x.size(0);
   args.in = x.size(1);
@@ -27,12 +27,12 @@ Tensor linear_decode(const Tensor x, const Tensor weight, const OptTensor bias) 
   args.x = data(x);
   args.weight = data(weight);
   args.y = data(y);
-  cpu::linear_decode(args);
+  cpu::linear_few(args);
   return y;
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(bigfast, CPU, m) { m.impl("linear_decode", TORCH_BOX(&linear_decode)); }
+STABLE_TORCH_LIBRARY_IMPL(bigfast, CPU, m) { m.impl("linear_few", TORCH_BOX(&linear_few)); }
 
 }  // namespace bigfast

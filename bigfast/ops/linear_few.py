@@ -15,12 +15,12 @@ from .library import register_fake
 from .rows import flat
 
 
-def linear_decode_ref(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`linear_decode` in plain torch: any device, any dtype."""
+def linear_few_ref(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear_few` in plain torch: any device, any dtype."""
     return F.linear(x, weight, bias)
 
 
-@register_fake("linear_decode")
+@register_fake("linear_few")
 def _(x, weight, bias):
     return x.new_empty(x.shape[0], weight.shape[0])
 
@@ -32,10 +32,10 @@ def _why_not_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | Non
 
 
 # On other devices torch's product, which is the reference, has a kernel for few rows.
-registry.register("linear_decode", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
+registry.register("linear_few", cpu=(registry.cpp(_why_not_native), registry.REFERENCE))
 
 
-def linear_decode(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_few(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer for few rows.
 
     Args:
@@ -52,12 +52,12 @@ def linear_decode(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     gradient would be asked for: there is no backward.
     """
     _check(x, weight, bias)
-    name = registry.choose("linear_decode", x.device.type, x, weight, bias)
+    name = registry.choose("linear_few", x.device.type, x, weight, bias)
     if name == "reference" or torch._C._are_functorch_transforms_active():
-        return linear_decode_ref(x, weight, bias)
+        return linear_few_ref(x, weight, bias)
     weight = weight if weight.stride(-1) == 1 else weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    y = torch.ops.bigfast.linear_decode(flat(x), weight, bias)
+    y = torch.ops.bigfast.linear_few(flat(x), weight, bias)
     return y.view(*x.shape[:-1], weight.shape[0])
 
 
@@ -80,6 +80,6 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             raise TypeError(f"{name} must have x's dtype {x.dtype}, got {tensor.dtype}")
         if tensor.requires_grad and torch.is_grad_enabled():
             raise ValueError(
-                f"{name} requires a gradient, and linear_decode has no backward: use "
+                f"{name} requires a gradient, and linear_few has no backward: use "
                 "torch.nn.functional.linear, or torch.no_grad()"
             )

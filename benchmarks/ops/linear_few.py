@@ -1,4 +1,4 @@
-"""linear_decode: the linear layers of GPT-2 and BERT-base for one new token, or a few.
+"""linear_few: the linear layers of GPT-2 and BERT-base for one new token, or a few.
 
 Bytes: the weight read once.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from bigfast.ops import linear_decode
+from bigfast.ops import linear_few
 
 from ..case import Case
 from ..shapes import features
@@ -34,11 +34,11 @@ def cases() -> Iterator[Case]:
             inputs, outputs = features(inputs), features(outputs)
             weights = [torch.randn(outputs, inputs).to(dtype) for _ in range(layers)]
             yield Case(
-                op="linear_decode",
+                op="linear_few",
                 shape=f"{rows} x {inputs} to {outputs}, {layers} layers",
                 dtype=dtype,
                 inputs=(torch.randn(rows, inputs).to(dtype), *weights),
-                ours=all_layers(linear_decode),
+                ours=all_layers(linear_few),
                 rivals={"torch": all_layers(F.linear)},
                 work={"forward": (sum(w.nbytes for w in weights), "GB/s")},
             )

@@ -34,8 +34,11 @@ STABLE_TORCH_LIBRARY(BIGFAST_NAMESPACE, m) {
       "attention_decode(Tensor q, Tensor k, Tensor v, Tensor? seqused_k, Tensor? alibi_slopes, "
       "int window_left, int window_right, float scale) -> Tensor");
 
-  // x (T, K), few rows; weight (N, K), unit last stride; bias (N) -> y (T, N).
-  m.def("linear_few(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  // x (T, K); weight (N, K), unit last stride; bias (N); all of one dtype -> y (T, N).
+  m.def("linear_fwd(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  // dy (T, N) -> dx (T, K); and dweight (N, K) of that dtype.
+  m.def("linear_bwd_input(Tensor dy, Tensor weight) -> Tensor");
+  m.def("linear_bwd_weight(Tensor dy, Tensor x, ScalarType weight_dtype) -> Tensor");
 
   // x, residual (T, N); weight, bias (N) -> y (T, N) of out_dtype, r (T, N) or (0, N) where r is x,
   // mean (T) fp32, rstd (T) fp32.

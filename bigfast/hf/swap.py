@@ -236,7 +236,7 @@ def swap(
         attention: fused softmax attention with its dropout.
         norm: dropout + residual add + layer norm in one pass.
         mlp: bias + GELU in one pass.
-        linear: on the CPU, without a gradient, products of few rows that read weights once.
+        linear: on the CPU, products of few rows that need no gradient, and those of fp32.
         embeddings: word + position + type + layer norm + dropout in one pass.
         loss: in training with labels, only labelled rows go through the language modelling head,
             and `logits` is None; `model(..., skip_logits=False)` keeps them.

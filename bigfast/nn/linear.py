@@ -4,6 +4,7 @@ Parameters as in torch.nn.Linear.
 """
 
 import functools
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,8 @@ from .. import ops
 GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
-# Up to so many rows `ops.linear_few` is faster than torch's products, which arrange the weight
-# first; with matrix units (AMX), for which it is not made, while memory bounds both.
+# Up to so many rows without a gradient `ops.linear` is faster than torch's products, which arrange
+# the weight first; with matrix units (AMX), for which it is not made, where memory bounds both.
 FEW_ROWS, FEW_ROWS_AMX = 512, 16
 
 
@@ -26,21 +27,30 @@ def _few_rows(dtype: torch.dtype) -> int:
     return FEW_ROWS_AMX if has_units else FEW_ROWS
 
 
+@functools.cache
+def _is_faster_in_fp32() -> bool:
+    """Whether `ops.linear` is so for any number of rows: torch's fp32 products are MKL's, which is
+    at home on Intel's processors."""
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "AuthenticAMD" in cpu.read_text()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b. On the CPU, few rows that need no gradient go through `ops.linear_few`.
+    """x W^T + b, by `ops.linear` where that is faster than torch's product: on the CPU, for few
+    rows that need no gradient, and on AMD's processors in fp32.
 
     x (..., K), weight (N, K), bias (N) -> (..., N).
     """
     if (
         x.is_cpu
-        and not torch.is_grad_enabled()
-        and 0 < x.numel() <= _few_rows(x.dtype) * x.shape[-1]
         and x.dtype == weight.dtype
         and type(weight) in (Tensor, nn.Parameter)  # no quantized or distributed one
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):
-        return ops.linear_few(x, weight, bias)
+        few = not torch.is_grad_enabled() and x.numel() <= _few_rows(x.dtype) * x.shape[-1]
+        if few or (x.dtype == torch.float32 and _is_faster_in_fp32()):
+            return ops.linear(x, weight, bias)
     return F.linear(x, weight, bias)
 
 

@@ -12,8 +12,8 @@ from .geglu import geglu, geglu_ref
 from .grad_norm import grad_norm, grad_norm_ref
 from .lamb import lamb, lamb_ref
 from .layer_norm import layer_norm, layer_norm_ref
+from .linear import linear, linear_ref
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_ref
-from .linear_few import linear_few, linear_few_ref
 from .lion import lion, lion_ref
 from .registry import backend
 from .rms_norm import rms_norm, rms_norm_ref
@@ -48,10 +48,10 @@ __all__ = [
     "lamb_ref",
     "layer_norm",
     "layer_norm_ref",
+    "linear",
     "linear_cross_entropy",
     "linear_cross_entropy_ref",
-    "linear_few",
-    "linear_few_ref",
+    "linear_ref",
     "lion",
     "lion_ref",
     "pack",

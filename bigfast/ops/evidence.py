@@ -23,8 +23,8 @@ from .geglu import geglu
 from .grad_norm import grad_norm
 from .lamb import lamb
 from .layer_norm import layer_norm
+from .linear import linear
 from .linear_cross_entropy import linear_cross_entropy
-from .linear_few import linear_few
 from .lion import lion
 from .rms_norm import rms_norm
 from .rotary import rotary
@@ -82,10 +82,10 @@ _CALLS: dict[str, Callable[[Make], object]] = {
     "grad_norm": lambda make: grad_norm([make(4)]),
     "lamb": lambda make: lamb(*_lists(make, 2), **_HYPER, eps=1e-8, step=1),
     "layer_norm": lambda make: layer_norm(make(2, 8), make(8), make(8)),
+    "linear": lambda make: linear(make(2, 8), make(4, 8)),
     "linear_cross_entropy": lambda make: linear_cross_entropy(
         make(2, 8), make(5, 8), _ids(make, 2)
     ),
-    "linear_few": lambda make: linear_few(make(1, 8), make(4, 8)),
     "lion": lambda make: lion(*_lists(make, 1), **_HYPER),
     "pad": lambda make: pad(make(6, 8), _packing(make)),
     "rms_norm": lambda make: rms_norm(make(2, 8), make(8)),

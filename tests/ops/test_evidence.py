@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def mark(op: str, rung: str) -> str:
     """What the test file of `op` must hold where `rung` is ticked."""
     # Without a gradient: what stands for fp64 truth in their tests.
-    truth = dict.fromkeys(("attention_decode", "grad_norm", "linear_few"), ".double()")
+    truth = dict.fromkeys(("attention_decode", "grad_norm", "linear"), ".double()")
     truth |= dict.fromkeys(STEPS, "check_step")
     reference = truth.get(op, "gradcheck")
     # tests/ops/conftest.py has `implementation` run on the interpreter too; tests/aot compares the

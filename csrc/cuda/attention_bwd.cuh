@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<kDim>, 1)
     const bool has_dq = s.k_len <= kShort<kDim> && first == 0;
     int begin = s.query_from(first), end = count > 0 ? s.query_to(first + count) : 0;
     if (has_dq) begin = 0, end = s.q_len;
-    block_barrier();  // some may still read the last ones
+    // No barrier: who has read the last keys has met one since, or these are none.
     load_tile(memory.k, rows_of<T>(a.k, s.index, s.k_begin, kv_head), first,
               round_up(count, kRunColumns), s.k_len, dim, aligned, thread, kThreads);
     load_tile(memory.v, rows_of<T>(a.v, s.index, s.k_begin, kv_head), first,

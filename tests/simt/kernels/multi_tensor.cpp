@@ -63,9 +63,12 @@ class Memory {
   std::vector<char> bytes_;
 };
 
+constexpr int kAll = 31;
 struct Kind {
   DType param, grad;
-  bool master, moved;
+  bool master;
+  int moved;  // a bit for each of param, grad, exp_avg, exp_avg_sq, master
+  bool moves(int which) const { return moved >> which & 1; }
 };
 
 // One tensor of a list: what it was before the step, and its memory.
@@ -79,11 +82,11 @@ struct Tensor {
         g(randn(n)),
         m(randn(n)),
         v(squares(n)),
-        param(p, of.param, of.moved),
-        grad(g, of.grad, of.moved),
-        exp_avg(m, DType::f32, of.moved),
-        exp_avg_sq(v, DType::f32, of.moved),
-        master(p, DType::f32, of.moved) {}
+        param(p, of.param, of.moves(0)),
+        grad(g, of.grad, of.moves(1)),
+        exp_avg(m, DType::f32, of.moves(2)),
+        exp_avg_sq(v, DType::f32, of.moves(3)),
+        master(p, DType::f32, of.moves(4)) {}
 
   static Floats squares(size_t n) {
     Floats v = randn(n);
@@ -117,6 +120,7 @@ void test_step(bool lamb, std::vector<Tensor> tensors) {
   std::vector<char> memory(cuda::table_bytes(count, blocks));
   const float scale = kScale;
   const int64_t step = kStep;
+  const double rate = kRate;
   cuda::StepList list{};
   list.table = cuda::table_in(memory.data(), count, blocks), list.seed = seed.data();
   list.grad_scale = {&scale, cuda::NumberType::f32, 0}, list.sign = 1.0f;
@@ -124,7 +128,7 @@ void test_step(bool lamb, std::vector<Tensor> tensors) {
   cuda::write_table(rows, list.table, nullptr);
   const cuda::Moments moments{std::log(kBeta1), std::log(kBeta2), 1 - kBeta1,
                               kBeta2,           1 - kBeta2,       kEps};
-  const cuda::Number t{&step, cuda::NumberType::i64, 0}, lr{nullptr, cuda::NumberType::f64, kRate};
+  const cuda::Number t{&step, cuda::NumberType::i64, 0}, lr{&rate, cuda::NumberType::f64, 0};
   if (lamb) {
     Floats sums(2 * blocks), rates(count);
     cuda::lamb({list, moments, t, lr, kDecay, sums.data(), rates.data()}, cuda::groups_of(rows),
@@ -154,7 +158,7 @@ void test_step(bool lamb, std::vector<Tensor> tensors) {
 int main() {
   constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   for (bool lamb : {false, true}) {
-    for (bool moved : {false, true}) {
+    for (int moved : {0, kAll}) {
       std::vector<Tensor> mixed;  // without masters; then with one each
       for (const auto& [param, grad] : {std::pair{f32, f32}, {bf16, f32}, {bf16, bf16}, {f16, f16}})
         for (size_t n : {3, 7, 1030}) mixed.emplace_back(Kind{param, grad, false, moved}, n);
@@ -162,8 +166,10 @@ int main() {
       test_step(lamb, {{{f32, f32, true, moved}, 9}, {{bf16, bf16, true, moved}, 35}});
       test_step(lamb, {{{f32, f32, false, moved}, 5}, {{f32, f32, false, moved}, 16389}});
     }
+    for (int moved = 1; moved < kAll; moved *= 2)
+      test_step(lamb, {{{f32, f32, true, moved}, 35}, {{f32, bf16, true, moved}, 35}});
     std::vector<Tensor> many;  // more than a launch takes rows of
-    for (size_t n = 3; n <= 62; ++n) many.emplace_back(Kind{f32, f32, false, n % 3 == 0}, n);
+    for (size_t n = 3; n <= 62; ++n) many.emplace_back(Kind{f32, f32, false, n % 3 == 0 ? kAll : 0}, n);
     test_step(lamb, many);
   }
   return failures != 0;

@@ -348,3 +348,11 @@ def test_small_steps_add_up(implementation, op):
     # Each step moves by 0 or 2^-7: `steps` independent draws of variance at most 2^-14 / 4.
     deviation = math.sqrt(steps * 2**-14 / 4 / count)
     assert abs(float(ends["stochastic"].mean()) - want) < 6 * deviation
+
+
+def test_betas_of_zero_forget_all(implementation, op):
+    """Large moments, too: none of them is left in a difference."""
+    lists = state(op, shapes=[(9,)])
+    lists[2][0].fill_(1e9)
+    _, (grad,), (m,), *_ = run(op.fn, lists, **op.hyper | {"beta1": 0.0, "beta2": 0.0})
+    assert torch.equal(m, grad)

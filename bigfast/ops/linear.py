@@ -25,23 +25,23 @@ def linear_ref(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, dtype):
-        rows, w = flat(x).to(dtype), weight.to(dtype)
+        rows, w = x.to(dtype), weight.to(dtype)
         w = w if w.stride(-1) == 1 else w.contiguous()
         b = None if bias is None else bias.to(dtype).contiguous()
         y = torch.ops.bigfast.linear_fwd(rows, w, b)
         ctx.save_for_backward(rows, w)
-        ctx.like = x.shape, x.dtype, weight.dtype, None if bias is None else bias.dtype
-        return shaped(y, (*x.shape[:-1], weight.shape[0]))
+        ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
         rows, w = ctx.saved_tensors
-        shape, x_dtype, weight_dtype, bias_dtype = ctx.like
+        x_dtype, weight_dtype, bias_dtype = ctx.dtypes
         dy = flat(dy)
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
-            dx = shaped(torch.ops.bigfast.linear_bwd_input(dy, w).to(x_dtype), shape)
+            dx = torch.ops.bigfast.linear_bwd_input(dy, w).to(x_dtype)
         if ctx.needs_input_grad[1]:
             dweight = torch.ops.bigfast.linear_bwd_weight(dy, rows, weight_dtype)
         if ctx.needs_input_grad[2]:
@@ -93,7 +93,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     name = registry.choose("linear", device, dtype, x, weight, bias)
     if name == "reference" or torch._C._are_functorch_transforms_active():
         return linear_ref(x, weight, bias)
-    return autograd.apply(_Linear, x, weight, bias, dtype)
+    # Views are made outside of the function: of one's outputs they must not be written to.
+    y = autograd.apply(_Linear, flat(x), weight, bias, dtype)
+    return shaped(y, (*x.shape[:-1], weight.shape[0]))
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, casts: bool) -> None:

@@ -73,7 +73,10 @@ def test_the_variable(tmp_path):
     out, err = python("script.py", "saved", folder=tmp_path, BIGFAST_SWAP="1")
     made, loaded, variable, name, _ = out.split()
     assert int(made) > 4 and int(loaded) > 4 and (variable, name) == ("1", "__main__")
-    assert err.count("BertForSequenceClassification swapped: attention 1, norm 2, mlp 1, linear 8") == 1
+    assert (
+        err.count("BertForSequenceClassification swapped: attention 1, norm 2, mlp 1, linear 8")
+        == 1
+    )
 
 
 def test_run(tmp_path):

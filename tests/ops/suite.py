@@ -1,5 +1,7 @@
 """What every op must do, whatever it computes; each op's test file calls these."""
 
+import importlib
+
 import pytest
 import torch
 from check import run
@@ -11,6 +13,14 @@ from bigfast.ops import dropout, library
 native = pytest.mark.skipif(
     library.NATIVE_MISSING is not None, reason="the native library is not built"
 )
+
+
+def interpreted(op: str):
+    """The module of an op's Triton kernels, in the interpreter; skips where that is off."""
+    if not library.TRITON_INTERPRETED:
+        pytest.skip("Triton's interpreter is off")
+    importlib.import_module("bigfast.kernels.interpreter").repair()
+    return importlib.import_module(f"bigfast.kernels.{op}")
 
 
 def leaf(*shape: int, dtype=torch.float32, scale: float = 1.0) -> Tensor:

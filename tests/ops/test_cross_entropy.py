@@ -8,6 +8,7 @@ from suite import (
     check_double_backward_raises,
     check_functorch,
     check_threads,
+    interpreted,
     leaf,
     native,
 )
@@ -197,3 +198,11 @@ def test_bad_input(implementation, change, error, words):
     good = {"input": torch.zeros(2, 3), "target": torch.tensor([0, 1])}
     with pytest.raises(error, match=words):
         cross_entropy(**(good | change))
+
+
+@pytest.mark.parametrize("bad", [-1, 5])
+def test_the_kernel_checks_targets_itself(bad):
+    """On a GPU nobody has looked at them before."""
+    cross_entropy_fwd = interpreted("cross_entropy").cross_entropy_fwd
+    with pytest.raises(RuntimeError, match="target"):
+        cross_entropy_fwd(torch.randn(2, 5), torch.tensor([2, bad]), -100, "mean", 0.0, 0.0)

@@ -10,6 +10,7 @@ from suite import (
     check_same,
     check_threads,
     edge_p,
+    interpreted,
     leaf,
     native,
 )
@@ -264,3 +265,12 @@ def test_bad_input(implementation, change, error, words):
     good = {"input_ids": torch.zeros(2, 3, dtype=torch.int64), "word": torch.zeros(4, 8)}
     with pytest.raises(error, match=words):
         embedding(**(good | change))
+
+
+@pytest.mark.parametrize("bad", [-1, 5])
+def test_the_kernel_checks_ids_itself(bad):
+    """On a GPU nobody has looked at them before."""
+    embedding_fwd = interpreted("embedding").embedding_fwd
+    ids, absent = torch.tensor([2, bad]), [None] * 8
+    with pytest.raises(RuntimeError, match="ids"):
+        embedding_fwd(ids, torch.randn(5, 8), *absent, 0, 1e-5, 2, torch.float32)

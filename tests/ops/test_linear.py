@@ -70,6 +70,14 @@ def test_gradients_that_are_asked_for(implementation):
         assert [t.grad is not None for t in args] == list(wanted)
 
 
+def test_results_may_be_written_to(implementation):
+    x, weight, bias = tensors(2, 8, 6)
+    y = linear(x[None], weight, bias)
+    y[:, 1] = 0
+    y.sum().backward()
+    torch.testing.assert_close(bias.grad, torch.ones(6))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_and_inf_stay_in_their_row(implementation, dtype):
     x, weight, bias = (t.detach() for t in tensors(9, 51, 40, dtype))

@@ -81,12 +81,17 @@ def build(tree: Path, file: str) -> bool:
     return run("cmake", "--build", str(folder), *targets).returncode == 0
 
 
+def _mutated(tree: Path, mutant: Mutant) -> str:
+    text = (tree / mutant.file).read_text()
+    assert text.count(mutant.find) == 1, f"stands {text.count(mutant.find)} times: {mutant}"
+    return text.replace(mutant.find, mutant.put)
+
+
 def survives(tree: Path, mutant: Mutant) -> tuple[bool, str]:
     """Whether the op's tests pass with the mutant in place, and what they said."""
     path = tree / mutant.file
     text = path.read_text()
-    assert text.count(mutant.find) == 1, f"stands {text.count(mutant.find)} times: {mutant}"
-    path.write_text(text.replace(mutant.find, mutant.put))
+    path.write_text(_mutated(tree, mutant))
     native = mutant.file.startswith("csrc/")
     cuda = mutant.file.startswith(CUDA)
     try:
@@ -131,8 +136,14 @@ def main() -> int:
     parser.add_argument("ops", nargs="*", metavar="OP", help="default: every op")
     parser.add_argument("--only", default="", metavar="FOLDER", help="csrc/cpu, csrc/cuda, kernels")
     chosen = parser.parse_args()
-    every = [m for op in chosen.ops or [None] for m in mutants(op)]
-    every = [m for m in every if m.file.startswith(chosen.only)]
+    every = []
+    for op in chosen.ops or [None]:
+        found = [m for m in mutants(op) if m.file.startswith(chosen.only)]
+        if not found:
+            parser.error(f"there are no mutants of {op or 'any op'} in {chosen.only or 'any file'}")
+        every += found
+    for mutant in every:  # before anything is built
+        _mutated(ROOT, mutant)
     survivors = []
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         tree = Path(folder) / "tree"

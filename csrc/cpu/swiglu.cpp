@@ -6,10 +6,11 @@ namespace {
 
 template <class T>
 BIGFAST_INLINE Gate silu_gate(F g) {
-  // Past 2^160 the exponent itself would overflow; inf is right there.
+  // Past 2^160 the exponent itself would overflow; inf is right there, but not times s = 0.
   const F e = exp2(min(F(160.0f), g * F(-1.44269504088896341f)), T{});
   const F s = reciprocal(F(1.0f) + e, T{});
-  return {s, g * s * (F(1.0f) - s)};
+  // 1 - s = s e: subtracted, a coarse s would leave its error, times a g that may be large.
+  return {s, g * s * (s * min(F(1e38f), e))};
 }
 
 }  // namespace

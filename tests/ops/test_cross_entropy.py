@@ -115,7 +115,7 @@ def test_row_strides_are_not_copied(monkeypatch):
 
 def test_extreme_values(implementation):
     """Large common offsets, far outliers, -inf for classes that are ruled out, a sure row."""
-    input = torch.randn(7, 4099)
+    input = torch.randn(8, 4099)
     input[0] += 1e4
     input[1] *= 1e-18
     input[2, 4000] = 1e5
@@ -123,7 +123,8 @@ def test_extreme_values(implementation):
     input[4] = 3.0
     input[5, 17] = 60.0
     input[6] = -3e38
-    target = torch.tensor([5, 6, 4000, 4098, 0, 17, 1])
+    input[7, 4098] = 1e5
+    target = torch.tensor([5, 6, 4000, 4098, 0, 17, 1, 4098])
     check_op(cross_entropy, cross_entropy_ref, input.requires_grad_(), target, reduction="none")
     for bad in (torch.nan, torch.inf):
         input = torch.randn(2, 4099)

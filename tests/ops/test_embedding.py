@@ -62,7 +62,8 @@ def test_without_norm(implementation, dtype):
 @pytest.mark.parametrize("dropout_p", [0.1, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dropout(implementation, dtype, dropout_p):
-    ids, word, tables, norm = inputs((3, 11), 23, 130, dtype)
+    """More rows than one task has."""
+    ids, word, tables, norm = inputs((3, 11), 23, 300, dtype)
     check_op(
         embedding, embedding_ref, ids, word, **tables, **norm, dropout_p=dropout_p,
         seed=dropout_seed(), rows=torch.randperm(33, dtype=torch.int32),

@@ -66,10 +66,12 @@ def test_zero_rows(implementation):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strides(implementation, dtype):
-    """Halves of one product; transposed; broadcast."""
+    """Halves of one product; a half beside a dense one; transposed; broadcast."""
     both = leaf(3, 5, 2 * 37, dtype=dtype)
     halves = lambda f: lambda both: f(*both.chunk(2, dim=-1))
     check_op(halves(geglu), halves(geglu_ref), both)
+    half = lambda f: lambda both, up: f(both[..., :37], up)
+    check_op(half(geglu), half(geglu_ref), both, leaf(3, 5, 37, dtype=dtype))
     across = leaf(48, 20, dtype=dtype)
     turned = lambda f: lambda a: f(a.T, a.T[:1].expand(20, 48))
     check_op(turned(geglu), turned(geglu_ref), across)

@@ -51,7 +51,8 @@ def test_dropout_and_residual_out(implementation, dtype, n, dropout_p):
 
 
 def test_dropout_without_residual(implementation):
-    x, weight = leaf(9, 65), leaf(65)
+    """Of more rows than one task has."""
+    x, weight = leaf(33, 300), leaf(300)
     check_op(
         layer_norm, layer_norm_ref, x, weight, dropout_p=0.3, seed=dropout_seed(),
         return_residual=True,
@@ -75,11 +76,12 @@ def test_mask_is_the_references_bit_for_bit(implementation, n):
 
 @pytest.mark.parametrize("n", [48, 50])
 def test_statistics_are_those_of_the_stored_residual(implementation, n):
-    """Where rounding r to bf16 moves it far."""
+    """Where rounding r to bf16 moves it far; what lies in the middle goes to even."""
     x, residual = torch.randn(7, n).bfloat16(), (300 + torch.randn(7, n)).bfloat16()
+    x[:, :8] = 1.0  # the residuals are whole and even
     weight = torch.ones(n, dtype=torch.bfloat16)
     y, r = layer_norm(x, weight, residual=residual, return_residual=True)
-    assert torch.equal(y, layer_norm(r, weight))
+    assert torch.equal(r, x + residual) and torch.equal(y, layer_norm(r, weight))
 
 
 def test_mixed_dtypes(implementation):

@@ -21,9 +21,10 @@ def test_scale(implementation, maximize):
 
 
 def test_one_step_by_hand(implementation):
-    """c = 0.5 m + 0.5 g has the signs - 0 +; powers of two, so that all is exact."""
-    lists = [[torch.ones(3)], [torch.tensor([-4.0, 2.0, 1.0])], [torch.tensor([2.0, -2.0, 1.0])]]
+    """c = 0.5 m + 0.5 g has the signs - 0 + and none; powers of two, so that all is exact."""
+    grads, exp_avgs = torch.tensor([-4.0, 2.0, 1.0, torch.nan]), torch.tensor([2.0, -2.0, 1.0, 1.0])
+    lists = [[torch.ones(4)], [grads], [exp_avgs]]
     hyper = {"lr": 0.25, "beta1": 0.5, "beta2": 0.75, "weight_decay": 0.5}
     params, _, exp_avgs, _ = run(lion, [*lists, None], **hyper)
-    assert params[0].tolist() == [0.875 + 0.25, 0.875, 0.875 - 0.25]
-    assert exp_avgs[0].tolist() == [0.5, -1.0, 1.0]
+    assert params[0].tolist() == [0.875 + 0.25, 0.875, 0.875 - 0.25, 0.875]
+    assert exp_avgs[0][:3].tolist() == [0.5, -1.0, 1.0] and exp_avgs[0][3].isnan()

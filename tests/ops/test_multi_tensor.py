@@ -285,6 +285,7 @@ def test_same_bits_as_the_reference(implementation, op):
     kwargs = op.hyper | hyper | ({"eps": 0.0} if op.counts else {}) | {"seed": seed(-5)}
     got, want = run(op.fn, lists, **kwargs), run(op.ref, lists, **kwargs)
     assert same(got[:1], want[:1]) and not same(got[:1], lists[:1])
+    assert same(got[2:3], [[g.float() for g in lists[1]]])  # from any m, a rate of 1 gives g itself
 
 
 def test_seed_leaves_fp32_parameters_alone(implementation, op):

@@ -102,10 +102,11 @@ def test_zero_tokens(implementation):
 
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_strides(implementation, interleaved):
-    """Views of one QKV product; heads before tokens; every other feature."""
+    """Views of one QKV product, in its two layouts; heads before tokens; every other feature."""
     cos, sin = tables(9, 8)
     views = {
         "qkv": (leaf(2, 7, 3, 4, 12), lambda x: x.unbind(2)[:2]),
+        "qkv of each head": (leaf(2, 7, 4, 3, 12), lambda x: x.unbind(3)[:2]),
         "transposed": (leaf(2, 4, 7, 12), lambda x: (x.transpose(1, 2), x[:, :1].transpose(1, 2))),
         "apart": (leaf(2, 7, 4, 24), lambda x: (x[..., ::2], x[..., 1::2])),
     }

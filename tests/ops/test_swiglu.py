@@ -30,11 +30,13 @@ def test_equals_truth(implementation, shape, dtype):
     check_op(swiglu, swiglu_ref, gate, up, plain=plain)
 
 
-def test_extreme_values(implementation):
-    gate = torch.tensor([1e4, -1e4, 90.0, -90.0, -100.0, 1e-30, 0.0, 1e30, -1e30]).requires_grad_()
-    check_op(swiglu, swiglu_ref, gate, torch.full((9,), 2.0).requires_grad_(), plain=plain)
-    gate = torch.tensor([float("inf"), -float("inf"), float("nan")])
-    check_op(swiglu, swiglu_ref, gate, torch.ones(3), plain=plain)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_extreme_values(implementation, dtype):
+    gate = torch.tensor([1e4, -1e4, 90, -90, -100, 1e-30, 0, 1e30, -1e30], dtype=dtype)
+    up = torch.full((9,), 2.0, dtype=dtype)
+    check_op(swiglu, swiglu_ref, gate.requires_grad_(), up.requires_grad_(), plain=plain)
+    gate = torch.tensor([float("inf"), -float("inf"), float("nan")], dtype=dtype)
+    check_op(swiglu, swiglu_ref, gate, torch.ones(3, dtype=dtype), plain=plain)
 
 
 def test_float16(implementation):
@@ -54,10 +56,12 @@ def test_zero_rows(implementation):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strides(implementation, dtype):
-    """Halves of one product; transposed; broadcast."""
+    """Halves of one product; a half beside a dense one; transposed; broadcast."""
     both = leaf(3, 5, 2 * 37, dtype=dtype)
     halves = lambda f: lambda both: f(*both.chunk(2, dim=-1))
     check_op(halves(swiglu), halves(swiglu_ref), both)
+    half = lambda f: lambda both, up: f(both[..., :37], up)
+    check_op(half(swiglu), half(swiglu_ref), both, leaf(3, 5, 37, dtype=dtype))
     across = leaf(48, 20, dtype=dtype)
     turned = lambda f: lambda a: f(a.T, a.T[:1].expand(20, 48))
     check_op(turned(swiglu), turned(swiglu_ref), across)

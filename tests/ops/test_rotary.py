@@ -17,7 +17,7 @@ from bigfast.ops import rotary, rotary_ref
 # packed and dense; nothing rotated; all of an odd half; bert-base.
 SIZES = [
     ((1,), 1, 1, 2, 2),
-    ((7,), 3, 1, 10, 6),
+    ((7,), 3, 1, 10, 8),
     ((2, 5), 4, 2, 16, 16),
     ((3, 11), 2, 2, 33, 26),
     ((2, 3, 4), 1, 1, 8, 0),

@@ -229,8 +229,9 @@ class Group(NamedTuple):
 
 
 _tables: OrderedDict[tuple, list[Group]] = OrderedDict()
-# A captured graph reads its tables at each replay: they stay.
-_captured: list[list[Group]] = []
+# A captured graph reads its tables at each replay, and writes those that were made while it was
+# captured, from memory of the host: they stay.
+_captured: list[list[Group] | Tensor] = []
 
 
 def groups(
@@ -250,15 +251,21 @@ def groups(
         tuple([(param.dtype, grad.dtype) for param, grad in zip(params, grads)]),
     )
     found = _tables.get(key)
-    if found is None:
-        found = _tables[key] = _make(key, device)
+    if found is not None:
+        _tables.move_to_end(key)
+    else:
+        found = _make(key, device)
+        if not _captures(device):  # or no other step may rely on it: it is written at a replay
+            _tables[key] = found
         if len(_tables) > _KEPT:
             _tables.popitem(last=False)
-    elif len(_tables) > _KEPT // 2:
-        _tables.move_to_end(key)
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if _captures(device):
         _captured.append(found)
     return found
+
+
+def _captures(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _make(key: tuple, device: torch.device) -> list[Group]:
@@ -272,7 +279,8 @@ def _make(key: tuple, device: torch.device) -> list[Group]:
         members[(*kinds, aligned)].append((*row, size, plane))
     made = []
     for (param, grad, aligned), rows in members.items():
-        chunks, firsts = _chunks(tuple(row[5] for row in rows), device)
+        make_chunks = _chunks.__wrapped__ if _captures(device) else _chunks
+        chunks, firsts = make_chunks(tuple(row[5] for row in rows), device)
         tensors = torch.tensor([(*row, first) for row, first in zip(rows, firsts)])
         options = {
             "TYPE": _TYPES[param], "GRAD_TYPE": _TYPES[grad], "ALIGNED": aligned,
@@ -295,7 +303,12 @@ def _chunks(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, list[
 
 def _to(table: Tensor, device: torch.device) -> Tensor:
     """`table` on the device, without waiting for it."""
-    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
+    if device.type == "cpu":
+        return table
+    pinned = table.pin_memory()
+    if _captures(device):
+        _captured.append(pinned)
+    return pinned.to(device, non_blocking=True)
 
 
 def numbers_of(params: Sequence[Tensor], *values: Tensor | None) -> list[Tensor | float | None]:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from steps import BF16, FP16, FP32, STEPS, check_step, run, state, wide
-from suite import native
+from suite import interpreted, native
 
 from bigfast.ops.multi_tensor import round_stochastically
 
@@ -67,6 +67,16 @@ def test_many_tensors_of_many_kinds(implementation, op):
         for a, b in zip(x or (), y or ()):
             eps = torch.finfo(a.dtype).eps
             torch.testing.assert_close(a.double(), b, rtol=2 * eps, atol=2 * eps)
+
+
+def test_what_begins_where_16_bytes_do_is_read_by_16():
+    groups = interpreted("multi_tensor").groups
+    lists = [[torch.randn(n + 1) for n in (8, 9)] for _ in range(4)]
+    for moved in range(4):
+        given = [[t[i == moved :] for t in ts] for i, ts in enumerate(lists)]
+        (group,) = groups(*given)
+        assert not group.options["ALIGNED"] and len(group.tensors) == 2
+    assert groups(*lists)[0].options["ALIGNED"]
 
 
 def test_tables_follow_the_tensors(implementation, op):

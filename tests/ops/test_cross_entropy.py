@@ -202,7 +202,7 @@ def test_bad_input(implementation, change, error, words):
 
 
 @pytest.mark.parametrize("bad", [-1, 5])
-def test_the_kernel_checks_targets_itself(bad):
+def test_triton_checks_targets_itself(bad):
     """On a GPU nobody has looked at them before."""
     cross_entropy_fwd = interpreted("cross_entropy").cross_entropy_fwd
     with pytest.raises(RuntimeError, match="target"):

@@ -269,7 +269,7 @@ def test_bad_input(implementation, change, error, words):
 
 
 @pytest.mark.parametrize("bad", [-1, 5])
-def test_the_kernel_checks_ids_itself(bad):
+def test_triton_checks_ids_itself(bad):
     """On a GPU nobody has looked at them before."""
     embedding_fwd = interpreted("embedding").embedding_fwd
     ids, absent = torch.tensor([2, bad]), [None] * 8

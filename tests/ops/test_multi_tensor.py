@@ -69,7 +69,7 @@ def test_many_tensors_of_many_kinds(implementation, op):
             torch.testing.assert_close(a.double(), b, rtol=2 * eps, atol=2 * eps)
 
 
-def test_what_begins_where_16_bytes_do_is_read_by_16():
+def test_triton_reads_by_16_bytes_what_begins_where_they_do():
     groups = interpreted("multi_tensor").groups
     lists = [[torch.randn(n + 1) for n in (8, 9)] for _ in range(4)]
     for moved in range(4):

@@ -16,6 +16,8 @@ from .. import ops
 GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
+# Elements of a weight from which on the kernel's time, not the call's, decides.
+WORTH_A_CALL = 1 << 16
 # Up to so many rows without a gradient `ops.linear` is faster than torch's products, which arrange
 # the weight first; with matrix units (AMX), for which it is not made, where memory bounds both.
 FEW_ROWS, FEW_ROWS_AMX = 512, 16
@@ -27,31 +29,38 @@ def _few_rows(dtype: torch.dtype) -> int:
     return FEW_ROWS_AMX if has_units else FEW_ROWS
 
 
-@functools.cache
-def _is_faster_in_fp32() -> bool:
-    """Whether `ops.linear` is so for any number of rows: torch's fp32 products are MKL's, which is
-    at home on Intel's processors."""
+def _on_amd() -> bool:
     cpu = Path("/proc/cpuinfo")
     return cpu.exists() and "AuthenticAMD" in cpu.read_text()
 
 
+# For any number of rows, too: torch's fp32 products are MKL's, which is at home on Intel.
+FASTER_IN_FP32 = _on_amd()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, by `ops.linear` where that is faster than torch's product: on the CPU, for few
-    rows that need no gradient, and on AMD's processors in fp32.
+    rows that need no gradient (not where torch.compile traces), and on AMD's processors in fp32;
+    for weights that are worth it.
 
     x (..., K), weight (N, K), bias (N) -> (..., N).
     """
     if (
         x.is_cpu
         and x.dtype == weight.dtype
+        and weight.numel() >= WORTH_A_CALL
         and type(weight) in (Tensor, nn.Parameter)  # no quantized or distributed one
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and ((x.dtype == torch.float32 and FASTER_IN_FP32) or _is_few(x))
     ):
-        few = not torch.is_grad_enabled() and x.numel() <= _few_rows(x.dtype) * x.shape[-1]
-        if few or (x.dtype == torch.float32 and _is_faster_in_fp32()):
-            return ops.linear(x, weight, bias)
+        return ops.linear(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def _is_few(x: Tensor) -> bool:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return x.numel() <= _few_rows(x.dtype) * x.shape[-1]
 
 
 class Linear(nn.Linear):

@@ -157,7 +157,8 @@ def test_one_fusion_alone(family, only):
 @pytest.mark.parametrize("family", ["bert", "llama", "opt"])
 def test_few_rows_read_weights_once(family, monkeypatch):
     """Linear layers of one sentence that needs no gradient, wherever they are called."""
-    monkeypatch.setattr(linear, "_is_faster_in_fp32", lambda: False)
+    monkeypatch.setattr(linear, "FASTER_IN_FP32", False)
+    monkeypatch.setattr(linear, "WORTH_A_CALL", 0)
     stock, model, report = pair(family)
     assert len(report.swapped["linear"]) == sum(type(m) is nn.Linear for m in stock.modules())
     inputs = {name: x[:1] for name, x in unlabelled(stock).items()}

@@ -136,7 +136,8 @@ def test_opcheck_and_functorch():
 @pytest.mark.parametrize("module", [Linear(16, 12), LinearGELU(16, 12)])
 def test_modules_choose_by_rows_gradient_and_dtype(monkeypatch, module, faster):
     """Few rows without a gradient are the kernel's; and fp32 where it is faster."""
-    monkeypatch.setattr(policy, "_is_faster_in_fp32", lambda: faster)
+    monkeypatch.setattr(policy, "FASTER_IN_FP32", faster)
+    monkeypatch.setattr(policy, "WORTH_A_CALL", module.weight.numel())
     few, many = torch.randn(1, 3, 16), torch.randn(2, 300, 16)
 
     def asked(x, module=module) -> bool:
@@ -154,6 +155,9 @@ def test_modules_choose_by_rows_gradient_and_dtype(monkeypatch, module, faster):
         module.float()
     assert asked(few) == faster
     torch.testing.assert_close(close, module(few), rtol=1e-2, atol=1e-2)
+    monkeypatch.setattr(policy, "WORTH_A_CALL", module.weight.numel() + 1)
+    with torch.no_grad():
+        assert not asked(few)
 
 
 @pytest.mark.parametrize(

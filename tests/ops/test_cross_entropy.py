@@ -134,6 +134,13 @@ def test_extreme_values(implementation):
     assert cross_entropy(torch.full((1, 40), -torch.inf), target[:1]).isnan()
 
 
+def test_more_classes_are_ruled_out_than_a_block_has(implementation):
+    input = torch.randn(2, 16_400)
+    input[:, :16_384] = -torch.inf
+    target = torch.tensor([16_384, 16_399])
+    check_op(cross_entropy, cross_entropy_ref, input.requires_grad_(), target, reduction="none")
+
+
 @native
 def test_composes():
     input, target = leaf(6, 50), labels(6, 50)

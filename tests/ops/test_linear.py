@@ -48,7 +48,7 @@ def test_strides_and_nothing(implementation, dtype):
     check_op(linear, linear_ref, x, turned, torch.randn(80).to(dtype)[::2].requires_grad_())
     spread = torch.randn(64, 2, 3).to(dtype).permute(1, 2, 0).requires_grad_()
     check_op(linear, linear_ref, spread, weight, bias)
-    check_op(linear, linear_ref, leaf(64, dtype=dtype), weight, bias)
+    check_op(linear, linear_ref, leaf(64, dtype=dtype), wide, bias)
     for rows, inputs, outputs in ((0, 4, 3), (2, 4, 0), (2, 0, 3)):
         check_op(linear, linear_ref, *tensors(rows, inputs, outputs, dtype))
 

@@ -251,14 +251,14 @@ def groups(
         tuple([(param.dtype, grad.dtype) for param, grad in zip(params, grads)]),
     )
     found = _tables.get(key)
-    if found is not None:
-        _tables.move_to_end(key)
-    else:
+    if found is None:
         found = _make(key, device)
-        if not _captures(device):  # or no other step may rely on it: it is written at a replay
+        if not _captures(device):  # else it is written at a replay: no other step may rely on it
             _tables[key] = found
         if len(_tables) > _KEPT:
             _tables.popitem(last=False)
+    elif len(_tables) > _KEPT // 2:
+        _tables.move_to_end(key)
     if _captures(device):
         _captured.append(found)
     return found

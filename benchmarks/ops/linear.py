@@ -1,6 +1,6 @@
 """linear: layers of GPT-2 and BERT-base for one new token, one sentence, and a batch in training.
 
-Bytes: the weight read once, up to FEW rows; FLOPs beyond.
+Bytes: the weight read once, up to 64 rows; FLOPs beyond.
 """
 
 from collections.abc import Iterator

@@ -3,9 +3,7 @@
 import ctypes
 import sys
 
-# From malloc.h of glibc; the largest threshold that it takes is 32 MB.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_THRESHOLD = 32 * 1024 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h of glibc
 
 
 def keep_freed_memory() -> None:
@@ -19,4 +17,5 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+        # A mapping of its own, as blocks of 32 MB and more have otherwise, goes when it is freed.
+        mallopt(_M_MMAP_MAX, 0)

@@ -80,32 +80,57 @@ struct Piece {
   }
 };
 
+// f(piece) for one task of the list.
+template <class Body>
+void with_piece(const StepList& list, int64_t task, Body&& f) {
+  int64_t low = 0, high = list.count - 1;  // the last tensor that starts at or before this task
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (list.tensors[middle].first_task <= task)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  const StepTensor& t = list.tensors[low];
+  dispatch(t.param_dtype, [&](auto param) {
+    dispatch(t.grad_dtype, [&](auto grad) {
+      using P = decltype(param);
+      using G = decltype(grad);
+      if (t.master) return f(Piece<P, G, Target::master>(list, low, task));
+      if constexpr (sizeof(P) == sizeof(bf16)) {
+        if (list.seed) return f(Piece<P, G, Target::stochastic>(list, low, task));
+      }
+      f(Piece<P, G, Target::param>(list, low, task));
+    });
+  });
+}
+
 // f(piece) for every task of the list.
 template <class Body>
 void each_piece(const StepList& list, Body&& f) {
-  auto body = [&](int64_t task) {
-    int64_t low = 0, high = list.count - 1;  // the last tensor that starts at or before this task
-    while (low < high) {
-      const int64_t middle = (low + high + 1) / 2;
-      if (list.tensors[middle].first_task <= task)
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    const StepTensor& t = list.tensors[low];
-    dispatch(t.param_dtype, [&](auto param) {
-      dispatch(t.grad_dtype, [&](auto grad) {
-        using P = decltype(param);
-        using G = decltype(grad);
-        if (t.master) return f(Piece<P, G, Target::master>(list, low, task));
-        if constexpr (sizeof(P) == sizeof(bf16)) {
-          if (list.seed) return f(Piece<P, G, Target::stochastic>(list, low, task));
-        }
-        f(Piece<P, G, Target::param>(list, low, task));
-      });
-    });
-  };
+  auto body = [&](int64_t task) { with_piece(list, task, f); };
   parallel_tasks(list.tasks, body);
+}
+
+// first(piece) for all tasks of a tensor, then between(tensor), then second(piece) for its tasks
+// again. Tensors go in groups that the last cache holds, and the second pass backwards, so that of
+// a larger tensor it begins with what the first has just left there.
+template <class First, class Between, class Second>
+void two_passes(const StepList& list, First&& first, Between&& between, Second&& second) {
+  constexpr int64_t kGroup = 1 << 20;  // elements, unless one tensor has more
+  for (int64_t begin = 0, end = 0; begin < list.count; begin = end) {
+    int64_t elements = 0;
+    do
+      elements += list.tensors[end++].size;
+    while (end < list.count && elements + list.tensors[end].size <= kGroup);
+    const int64_t from = list.tensors[begin].first_task;
+    const int64_t to = end < list.count ? list.tensors[end].first_task : list.tasks;
+    auto once = [&](int64_t task) { with_piece(list, from + task, first); };
+    parallel_tasks(to - from, once);
+    for (int64_t i = begin; i < end; ++i) between(i);
+    auto again = [&](int64_t task) { with_piece(list, from + task, second); };
+    parallel_tasks(to - from, again, true);
+  }
 }
 
 // sums[k] = the sum over n elements of what f(i, lanes, s) adds to s[k]: fp32 lanes over runs of

@@ -16,8 +16,8 @@
 #include "native/truth.h"
 
 namespace bigfast::cpu {
-void run_tasks(int64_t tasks, void (*body)(int64_t, void*), void* context) {
-  for (int64_t task = 0; task < tasks; ++task) body(task, context);
+void run_tasks(int64_t tasks, void (*body)(int64_t, void*), void* context, bool backwards) {
+  for (int64_t i = 0; i < tasks; ++i) body(backwards ? tasks - 1 - i : i, context);
 }
 }  // namespace bigfast::cpu
 

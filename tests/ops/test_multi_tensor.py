@@ -69,6 +69,13 @@ def test_many_tensors_of_many_kinds(implementation, op):
             torch.testing.assert_close(a.double(), b, rtol=2 * eps, atol=2 * eps)
 
 
+@native
+@pytest.mark.parametrize("op", ["lamb", "stable_adamw"], indirect=True)
+def test_tensors_of_more_than_one_group(op):
+    """What takes two passes takes them over about 2^20 elements at a time."""
+    check_step(op, state(op, shapes=[(600_000,), (440_000,), (9_001,), (1_100_000,), (3,)]))
+
+
 def test_triton_reads_by_16_bytes_what_begins_where_they_do():
     groups = interpreted("multi_tensor").groups
     lists = [[torch.randn(n + 1) for n in (8, 9)] for _ in range(4)]

@@ -11,7 +11,9 @@ does. Works in a copy of the tree; the exit code is the number of survivors.
 
 import argparse
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).parent / "mutants"
 KINDS = ("mask", "scale", "bound", "seed", "stride", "order", "rounding", "barrier")
 CUDA = ("csrc/cuda/", "csrc/torch/cuda/")  # what the emulator is built of
-LIMIT = 600  # seconds of tests; a mutant that hangs them is killed
+LIMIT = 600  # seconds of a processor's time; a mutant that hangs the tests is killed
+WAIT = 3600  # seconds by the clock, for those that hang without a processor's help
 
 
 class Mutant(NamedTuple):
@@ -115,10 +118,13 @@ def _tests_pass(tree: Path, op: str, which: str, *more: str) -> tuple[bool, str]
     env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            command, cwd=tree, env=env, capture_output=True, text=True, timeout=LIMIT, check=False
-        )
+            command, cwd=tree, env=env, capture_output=True, text=True, timeout=WAIT, check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 10)),
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return False, f"hangs for {LIMIT} s"
+        return False, f"hangs for {WAIT} s"
+    if done.returncode == -signal.SIGXCPU:
+        return False, f"computes for {LIMIT} s"
     if done.returncode == 1:
         failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
         return False, failed[0].split("::", 1)[-1] if failed else "failed"

@@ -92,9 +92,8 @@ class MaskedLM(Body):
 
     def _train(self, call: dict, labels: Tensor):
         outputs = self._run_base(**call)
-        loss = self._loss(
-            outputs.last_hidden_state, _packed(labels, call), call.get("num_items_in_batch")
-        )
+        states = outputs.last_hidden_state
+        loss = self._loss(states, _packed(labels, states, call), call.get("num_items_in_batch"))
         return self._result(outputs, loss=loss)
 
     def _run_base(self, **call):
@@ -128,10 +127,15 @@ class MaskedLM(Body):
         return self.at.output(**values, **{k: v for k, v in outputs.items() if k in fields})
 
 
-def _packed(labels: Tensor, call: dict) -> Tensor:
-    """Labels (B, S) as the base model's outputs are."""
+def _packed(labels: Tensor, states: Tensor, call: dict) -> Tensor:
+    """Labels (B, S) as the base model's outputs, `states`, are."""
+    if not call.get("packed"):
+        return labels
     mask = call.get("attention_mask")
-    return labels[mask.bool()] if call.get("packed") and mask is not None else labels
+    labels = labels if mask is None else labels[mask.bool()]
+    if states.shape[:2].numel() != labels.numel():
+        raise ValueError("packed=True needs the fusion unpad, without which this model is swapped")
+    return labels
 
 
 class CausalLM(MaskedLM):
@@ -185,6 +189,7 @@ class PreTraining(MaskedLM):
         pair_label = call.pop(self.at.pair_label)
         outputs = self._run_base(**call)
         pair_logits = self.get_submodule(self.at.pair_head)(outputs.pooler_output)
-        loss = self._loss(outputs.last_hidden_state, _packed(labels, call))
+        states = outputs.last_hidden_state
+        loss = self._loss(states, _packed(labels, states, call))
         loss = loss + F.cross_entropy(pair_logits.view(-1, 2), pair_label.view(-1))
         return self._result(outputs, loss=loss, **{self.at.pair_logits: pair_logits})

@@ -137,6 +137,15 @@ def test_outputs_may_stay_packed(family):
         swapped(**inputs | {"attention_mask": inputs["attention_mask"] * 2}, packed=True)
 
 
+def test_staying_packed_needs_unpad():
+    stock = make("bert", "ForMaskedLM").train()
+    inputs = inputs_for(stock, "right")
+    labels = inputs.pop("labels")
+    bigfast.swap(stock, unpad=False)
+    with pytest.raises(ValueError, match="packed=True needs the fusion unpad"):
+        stock(**inputs, labels=labels, packed=True)
+
+
 def test_the_report_names_what_differs():
     said = str(bigfast.swap(make("bert", "ForMaskedLM")))
     assert "outputs at padding are zero" in said

@@ -169,3 +169,15 @@ def test_few_rows_read_weights_once(family, monkeypatch):
         return [op for op, _, _ in choices].count("linear")
 
     assert asked(grad=False) >= 12 and asked(grad=True) == 0
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "llama", "t5", "modernbert"])
+def test_linear_layers_in_training(family, monkeypatch):
+    """Each of them by our kernel, as on AMD's processors where weights are large enough."""
+    monkeypatch.setattr(linear, "FASTER_IN_FP32", True)
+    monkeypatch.setattr(linear, "WORTH_A_CALL", 0)
+    model = make(family, main_head(family))
+    with registry.watch() as choices:
+        report = bigfast.verify(model, inputs_for(model), timed=False)
+    assert report.ok, str(report)
+    assert "linear" in {op for op, _, _ in choices}

@@ -1,6 +1,7 @@
 """What `bigfast bench ops` does: every case of the named ops, verified, then timed."""
 
 import difflib
+import gc
 import importlib
 import pkgutil
 import re
@@ -88,6 +89,7 @@ def measure(
 ) -> dict[str, Any]:
     """A result: every row of the named ops, under the description of the machine."""
     keep_freed_memory()  # or page faults, at one implementation or another, are what is timed
+    gc.freeze()  # memory is measured after a collection, which would look at every module each time
     plan = {op: {found.index for found in listed(op, quick, device)} for op in wanted}
     total, done = sum(map(len, plan.values())), 0
     tell("this machine's peaks", done, total)

@@ -4,13 +4,13 @@ Parameters as in torch.nn.Linear.
 """
 
 import functools
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..ops.linear import FASTER_IN_FP32
 
 # Hugging Face's names of the GELU, and the form of `bigfast.ops.bias_gelu` that each one means.
 GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -27,15 +27,6 @@ FEW_ROWS, FEW_ROWS_AMX = 512, 16
 def _few_rows(dtype: torch.dtype) -> int:
     has_units = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
     return FEW_ROWS_AMX if has_units else FEW_ROWS
-
-
-def _on_amd() -> bool:
-    cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and "AuthenticAMD" in cpu.read_text()
-
-
-# For any number of rows, too: torch's fp32 products are MKL's, which is at home on Intel.
-FASTER_IN_FP32 = _on_amd()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import indices, kernels, registry
+from . import autograd, indices, kernels, registry
 from .library import register_fake
 
 
@@ -135,7 +135,7 @@ def unpad(x: Tensor, packing: Packing) -> Tensor:
     if name == "reference" or torch._C._are_functorch_transforms_active():
         call = lambda: unpad_ref(x, packing)
     else:
-        call = lambda: _Unpad.apply(x, packing.rows)
+        call = lambda: autograd.apply(_Unpad, x, packing.rows)
     return indices.guarded(call, ("packing.rows", packing.rows, packing.batch * packing.seqlen))
 
 
@@ -152,5 +152,5 @@ def pad(x: Tensor, packing: Packing) -> Tensor:
     if name == "reference" or torch._C._are_functorch_transforms_active():
         call = lambda: pad_ref(x, packing)
     else:
-        call = lambda: _Pad.apply(x, packing.rows, packing.batch, packing.seqlen)
+        call = lambda: autograd.apply(_Pad, x, packing.rows, packing.batch, packing.seqlen)
     return indices.guarded(call, ("packing.rows", packing.rows, packing.batch * packing.seqlen))

@@ -57,7 +57,7 @@ def build() -> argparse.ArgumentParser:
     )  # fmt: skip
     many = f"from {_LARGE / 1e6:.0f} million parameters on"
     add("--batch", type=int, metavar="N", help=f"sequences; default 16, 8 {many}")
-    add("--length", type=int, metavar="N", help=f"tokens of one at most; default 64, 32 {many}")
+    add("--length", type=int, metavar="N", help=f"tokens of one at most; default 64, 16 {many}")
     add("--steps", type=int, default=20, metavar="N", help="training steps; default %(default)s")
     add("--dtype", choices=[*DTYPES], default="fp32", help="default %(default)s")
     add("--device", default="auto", help="cpu, cuda ...; default: a GPU if there is one")
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     model = model.to(place, DTYPES[chosen.dtype])
     large = sum(p.numel() for p in model.parameters()) > _LARGE
     chosen.batch = chosen.batch or (8 if large else 16)
-    chosen.length = chosen.length or (32 if large else 64)
+    chosen.length = chosen.length or (16 if large else 64)
     keep_freed_memory()
     batch = _batch(model, folder, chosen)
     from bigfast.hf import verify

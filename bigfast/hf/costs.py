@@ -19,7 +19,7 @@ from torch import nn
 from ..memory import peak_mb
 from .results import Batch, batch_size, loss, rows_of
 
-_ROUNDS, _SECONDS = (2, 6), 5.0  # at least and at most so many, none after so long
+_ROUNDS, _SECONDS = (2, 6), 4.0  # at least and at most so many, none after so long
 _PARTS, _ROWS = 4, 4  # parts of a batch, and rows of a part: at most, and at least
 
 

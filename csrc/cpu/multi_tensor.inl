@@ -120,8 +120,7 @@ void two_passes(const StepList& list, First&& first, Between&& between, Second&&
   constexpr int64_t kGroup = 1 << 20;  // elements, unless one tensor has more
   for (int64_t begin = 0, end = 0; begin < list.count; begin = end) {
     int64_t elements = 0;
-    do
-      elements += list.tensors[end++].size;
+    do elements += list.tensors[end++].size;
     while (end < list.count && elements + list.tensors[end].size <= kGroup);
     const int64_t from = list.tensors[begin].first_task;
     const int64_t to = end < list.count ? list.tensors[end].first_task : list.tasks;

@@ -3,41 +3,47 @@
 Dropout is off. Where a model gives no loss, a fixed random projection of its outputs is one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 Results = dict[str, dict[str, Tensor]]  # kind -> name -> tensor
+KINDS = ("outputs", "gradients", "losses")
 
 _MASKING = ("mask_time_prob", "mask_feature_prob")  # of audio models, in training
 _MANY = 4096  # elements: in smaller tensors the error of a single gradient is chance
-_LARGE = 10_000_000  # parameters: beyond, every tensor has many elements, and every pass takes long
+LARGE = 10_000_000  # parameters: beyond, every tensor has many elements, and every pass takes long
 _PIECES = 16
 _STEP = 2  # sequences of an optimizer step
 _LEARNING_RATE = 1e-4
 
 
 def results(
-    model: nn.Module, batch: Batch, steps: int, tell: Callable[[str], None] = lambda _: None
+    model: nn.Module,
+    batch: Batch,
+    steps: int,
+    kinds: Collection[str] = KINDS,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Results:
-    """{"outputs", "gradients", "losses"} -> name -> tensor. The model is changed.
+    """Of each kind, name -> tensor; no losses of 0 steps. The model is changed.
 
     tell: called with what is done next.
     """
     _leave_nothing_to_chance(model)
-    tell("outputs")
-    with torch.no_grad():
-        outputs = dict(_outputs(model.eval(), batch))
-    torch.clear_autocast_cache()  # of weights cast without a gradient
+    found: Results = {}
+    if "outputs" in kinds:
+        tell("outputs")
+        with torch.no_grad():
+            outputs = dict(_outputs(model.eval(), batch))
+        torch.clear_autocast_cache()  # of weights cast without a gradient
+        found["outputs"] = {name: output for name, output in outputs.items() if output.ndim > 0}
     model.train()
-    tell("gradients")
-    found = {
-        "outputs": {name: output for name, output in outputs.items() if output.ndim > 0},
-        "gradients": _gradients(model, batch),
-    }
-    if steps:
+    if "gradients" in kinds:
+        tell("gradients")
+        found["gradients"] = _gradients(model, batch)
+    if "losses" in kinds and steps:
         found["losses"] = {"losses": _losses(model, batch, steps, tell)}
     return found
 
@@ -122,7 +128,7 @@ def _gradients(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parts: dict[str, list[Tensor]] = {}
     step = -(-batch_size(batch) // _PIECES)
-    large = sum(p.numel() for p in trained.values()) > _LARGE
+    large = sum(p.numel() for p in trained.values()) > LARGE
     for begin in range(0, batch_size(batch), step + large):
         loss(model, _some(batch, begin, step + 1)).backward()
         for name, parameter in trained.items():

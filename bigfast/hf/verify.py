@@ -16,9 +16,9 @@ from torch import nn
 from .. import tolerance
 from ..memory import available_bytes
 from .costs import Cost, best_stock, costs
+from .draws import MOVE, Draws
 from .examples import example_batch
-from .judge import judge
-from .results import Batch, batch_size, results
+from .results import Batch, batch_size
 from .swap import SwapReport, restore, swap
 
 Tell = Callable[[str, int, int], None]  # what is done now, how much is done, of how much
@@ -36,6 +36,7 @@ class VerifyReport:
     losses: of each optimizer step, "stock", "swapped" and "truth".
     costs: "training step" and "inference" -> setting -> seconds and megabytes (`Cost`), dropout as
         the model has it; settings are those of stock, and "swapped".
+    draws: on how many sets of weights, the model's own and others next to them.
     swapped: what was swapped.
     """
 
@@ -44,6 +45,7 @@ class VerifyReport:
     swapped: SwapReport
     conditions: str = ""
     truth: torch.dtype = torch.float64
+    draws: int = 1
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
     costs: dict[str, dict[str, Cost]] = field(default_factory=dict)
@@ -87,6 +89,11 @@ class VerifyReport:
         )
         if self.truth != torch.float64:
             lines.append("  (not enough memory for an fp64 copy: fp32 stands for the truth)")
+        if self.draws > 1:
+            lines.append(
+                f"  (what exceeded it was judged on {self.draws} sets of weights, each moved by "
+                f"{MOVE:g} of them)"
+            )
         for kind, found in self.errors.items():
             name = max(found, key=found.__getitem__)
             times = tolerance.FACTOR * found[name]
@@ -148,23 +155,14 @@ def verify(
     batch = {name: value.to(device) for name, value in batch.items()}
     stocks = _stocks(stock)
     report.truth = _truth_dtype(stocks, report.dtype, device)
-    told = _Told(tell, steps, len(stocks), timed)
-    first = next(iter(stocks))
-    with torch.autocast(device.type, enabled=False):
-        wide = copy.deepcopy(_for_truth(stocks, report.truth)).to(report.truth)
-        truth = results(wide, _in(report.truth, batch), steps, told.of("truth"))
-        del wide
-    plains = [
-        results(copy.deepcopy(m), batch, steps if name == first else 0, told.of(f"stock, {name}"))
-        for name, m in stocks.items()
-    ]
-    ours = results(copy.deepcopy(swapped), batch, steps, told.of("swapped"))
     exact = report.truth == torch.float64 or _rounds_more(report.dtype, device)
-    report.errors = judge(ours, plains, truth, exact)
-    curves = {"stock": plains[0], "swapped": ours, "truth": truth}
-    report.losses = {name: found["losses"]["losses"].tolist() for name, found in curves.items()}
     report.conditions = _conditions(model, batch, steps, report.truth)
-    del plains, ours, truth
+    told = _Told(tell)
+    told.expect(2 * timed)
+    draws = Draws(stocks, swapped, batch, steps, report.truth, exact)
+    report.errors, report.draws = draws.errors(told), len(draws.runs)
+    report.losses = draws.losses()
+    del draws
     if timed:
         report.costs = costs(stocks, swapped, batch, told.of("costs"))
     return report
@@ -187,8 +185,11 @@ def _conditions(model: nn.Module, batch: Batch, steps: int, truth: torch.dtype) 
 class _Told:
     """Counts what is told: each run tells its outputs, its gradients and its steps."""
 
-    def __init__(self, tell: Tell | None, steps: int, stocks: int, timed: bool) -> None:
-        self.tell, self.done, self.total = tell, 0, 2 * (2 + stocks) + 3 * steps + 2 * timed
+    def __init__(self, tell: Tell | None) -> None:
+        self.tell, self.done, self.total = tell, 0, 0
+
+    def expect(self, parts: int) -> None:
+        self.total += parts
 
     def of(self, who: str) -> Callable[[str], None]:
         def tell(what: str) -> None:
@@ -214,13 +215,6 @@ def _stocks(stock: nn.Module) -> dict[str, nn.Module]:
         if plain.config._attn_implementation == other:  # some models only warn
             found[other] = plain
     return found
-
-
-def _for_truth(stocks: dict[str, nn.Module], dtype: torch.dtype) -> nn.Module:
-    """In fp64 it attends by sdpa where it can: transformers' eager attention takes its softmax in
-    fp32. In fp32, what stands for the truth must not be what is judged: the last."""
-    last = list(stocks.values())[-1]
-    return stocks.get("sdpa", last) if dtype == torch.float64 else last
 
 
 def _rounds_more(dtype: torch.dtype, device: torch.device) -> bool:
@@ -250,7 +244,3 @@ def _truth_dtype(
 
 def _dtype(model: nn.Module) -> torch.dtype:
     return next(p.dtype for p in model.parameters() if p.is_floating_point())
-
-
-def _in(dtype: torch.dtype, batch: Batch) -> Batch:
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in batch.items()}

@@ -11,15 +11,8 @@ CASES = [(family, head) for family in FAMILIES for head in families.heads(family
 
 
 def verified(family, head, dtype=torch.float32, padding="right", **changes):
-    """The report of a model and a batch drawn anew, once more where it is not ok: of tensors as
-    small as these, stock's largest rounding error is a poor sample in one draw of a hundred, while
-    a fault shows in every one."""
-    for _ in range(2):
-        model = make(family, head, dtype, **changes)
-        report = bigfast.verify(model, inputs_for(model, padding), timed=False)
-        if report.ok:
-            break
-    return report
+    model = make(family, head, dtype, **changes)
+    return bigfast.verify(model, inputs_for(model, padding), timed=False)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,13 +1,9 @@
 """docs/verified.md: a row per model, and a verdict."""
 
-import sys
-
 import verified
 from families import heads
 
-import bigfast
-
-module = sys.modules[bigfast.verify.__module__]  # bigfast.hf.verify is the function
+from bigfast.hf import draws
 
 
 def test_a_page(tmp_path, monkeypatch):
@@ -19,7 +15,7 @@ def test_a_page(tmp_path, monkeypatch):
     assert [line.split()[1].removeprefix("DistilBert") for line in found] == heads("distilbert")
     assert sum("x |" in line for line in found) == 1  # one of them is timed
     assert "All are within the policy." in text and "6 models of 1 families" in text
-    monkeypatch.setattr(module, "judge", lambda *_: {"outputs": {"logits": 3.0}})
+    monkeypatch.setattr(draws, "judge", lambda *_: {"outputs": {"logits": 3.0}})
     monkeypatch.setattr(verified, "main_head", lambda family: "none")
     assert verified.main([str(page), "distilbert"]) == 1
     assert "NOT ALL ARE WITHIN" in page.read_text() and "6.00 |  |  | **NOT" in page.read_text()

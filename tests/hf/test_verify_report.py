@@ -8,6 +8,7 @@ import torch
 from berts import batch, make, token_labels
 
 import bigfast
+from bigfast.hf import draws
 from bigfast.hf.costs import _parts
 from bigfast.hf.examples import sentences
 from bigfast.hf.results import rows_of
@@ -45,6 +46,37 @@ def test_numbers_alone(tmp_path):
     assert [done for _, done, _ in told] == list(range(told[-1][2]))
     report.save_picture(str(tmp_path / "numbers.png"))
     assert (tmp_path / "numbers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_chance_is_drawn_again(monkeypatch):
+    """What exceeds the policy once, and that alone; the user's weights stay."""
+    told, asked, model = [], [], make()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+
+    def judge(ours, plains, truth, exact):
+        asked.append(ours)
+        errors = real(ours, plains, truth, exact)
+        return errors | ({"outputs": {"logits": 1.5}} if len(asked) == 1 else {})
+
+    real = draws.judge
+    monkeypatch.setattr(draws, "judge", judge)
+    report = bigfast.verify(model, labelled(), 2, lambda *v: told.append(v), timed=False)
+    assert report.ok and report.draws == 2 and "judged on 2 sets of weights" in str(report)
+    assert [set(kinds) for kinds in asked] == [{"outputs", "gradients", "losses"}, {"outputs"}]
+    once, twice = (kinds["outputs"]["logits"] for kinds in asked)
+    assert twice.numel() == 2 * once.numel() and torch.equal(twice[: once.numel()], once)
+    again = twice[once.numel() :]
+    assert not torch.equal(again, once)
+    torch.testing.assert_close(again, once, rtol=0, atol=0.05)
+    assert [done for _, done, _ in told] == list(range(told[-1][2]))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_a_fault_shows_in_every_draw(monkeypatch):
+    real = bigfast.ops.attention
+    monkeypatch.setattr(bigfast.ops, "attention", lambda *args, **kw: real(*args, **kw) * 1.0001)
+    report = bigfast.verify(make(), labelled(), 2, timed=False)
+    assert not report.ok and report.draws == 3
 
 
 def test_fp32_is_the_truth_where_fp64_does_not_fit(monkeypatch):

@@ -121,12 +121,9 @@ def test_dropout_statistics(family):
 
 @each_family
 def test_bf16_autocast(family):
-    for _ in range(2):  # as in test_families.py: the error of one draw may be chance
-        model = make(family, main_head(family))
-        with torch.autocast("cpu", torch.bfloat16):
-            report = bigfast.verify(model, inputs_for(model), 5, timed=False)
-        if report.ok:
-            break
+    model = make(family, main_head(family))
+    with torch.autocast("cpu", torch.bfloat16):
+        report = bigfast.verify(model, inputs_for(model), 5, timed=False)
     assert report.ok, str(report)
 
 

@@ -91,8 +91,8 @@ class VerifyReport:
             lines.append("  (not enough memory for an fp64 copy: fp32 stands for the truth)")
         if self.draws > 1:
             lines.append(
-                f"  (what exceeded it was judged on {self.draws} sets of weights, each moved by "
-                f"{MOVE:g} of them)"
+                f"  (what exceeded it was run on {self.draws} sets of weights, {MOVE:g} of them "
+                "apart, and the median counts)"
             )
         for kind, found in self.errors.items():
             name = max(found, key=found.__getitem__)
@@ -160,8 +160,7 @@ def verify(
     told = _Told(tell)
     told.expect(2 * timed)
     draws = Draws(stocks, swapped, batch, steps, report.truth, exact)
-    report.errors, report.draws = draws.errors(told), len(draws.runs)
-    report.losses = draws.losses()
+    report.errors, report.draws, report.losses = draws.errors(told), draws.count, draws.losses
     del draws
     if timed:
         report.costs = costs(stocks, swapped, batch, told.of("costs"))

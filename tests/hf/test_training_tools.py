@@ -151,6 +151,7 @@ def _train(rank, world, folder, backend):
             losses_of(replica, _half(inputs, rank, world), 3)
         if rank == 0:
             torch.save(model.state_dict(), Path(folder) / f"after{world}.pt")
+        distributed.barrier()  # none leaves while another still talks to it
     finally:
         distributed.destroy_process_group()
 

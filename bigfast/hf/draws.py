@@ -35,9 +35,9 @@ class Runs(NamedTuple):
 
 @dataclass
 class Draws:
-    """`stocks` by their way to attend, the first of which takes the steps; `truth`: the dtype of
-    what stands for it; `exact`: whether that rounds less than the runs do. The models' weights are
-    changed where there is more than one draw."""
+    """`stocks` by their way to attend: the first one takes the steps, in further draws all do.
+    `truth`: the dtype of what stands for it; `exact`: whether that rounds less than the runs do.
+    The models' weights are changed where there is more than one draw."""
 
     stocks: dict[str, nn.Module]
     swapped: nn.Module
@@ -72,8 +72,9 @@ class Draws:
         return judge(runs.swapped, runs.stocks, runs.truth, self.exact)
 
     def _run(self, kinds: Collection[str], told: Told) -> Runs:
-        models = 2 + len(self.stocks)
-        told.expect(models * len({*kinds} - {"losses"}) + 3 * self.steps * ("losses" in kinds))
+        stepping = len(self.stocks) if self.count else 1  # the more samples of chance, the better
+        told.expect((2 + len(self.stocks)) * len({*kinds} - {"losses"}))
+        told.expect((2 + stepping) * self.steps * ("losses" in kinds))
         device = next(self.swapped.parameters()).device
         with torch.autocast(device.type, enabled=False):
             wide, batch = self._for_truth().to(self.truth), _in(self.truth, self.batch)
@@ -81,7 +82,7 @@ class Draws:
             del wide
         stocks = [
             results(
-                copy.deepcopy(stock), self.batch, 0 if i else self.steps, kinds,
+                copy.deepcopy(stock), self.batch, self.steps if i < stepping else 0, kinds,
                 told.of(f"stock, {name}"),
             )
             for i, (name, stock) in enumerate(self.stocks.items())

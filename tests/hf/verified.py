@@ -55,7 +55,8 @@ the tests. {count} models of {families} families of transformers {transformers},
 **{verdict}** fp32, dropout off, sequences padded on the right; {conditions}.
 
 Errors are in units of stock's own rounding error, {factor} of which the policy allows; `*` stands
-for all layers. The last column is a training step with dropout against the fastest setting of
+for all layers. What exceeds them is run on three sets of weights next to each other, and the
+median counts. The last column is a training step with dropout against the fastest setting of
 stock's, of one head per family: models so small spend much of it in Python, README has the real
 sizes.
 

@@ -161,7 +161,6 @@ def verify(
     told.expect(2 * timed)
     draws = Draws(stocks, swapped, batch, steps, report.truth, exact)
     report.errors, report.draws, report.losses = draws.errors(told), draws.count, draws.losses
-    del draws
     if timed:
         report.costs = costs(stocks, swapped, batch, told.of("costs"))
     return report

@@ -65,8 +65,8 @@ template <class T, class Tanh>
 BIGFAST_INLINE F gelu(F v, Tanh tanh) {
   if constexpr (Tanh::value || sizeof(T) != sizeof(bf16)) return v * gelu_gate<T>(v, tanh).c;
   // max(v, 0) - a Phi(-a), a = |v|. The logarithm of Phi is nearly a parabola: fitted over a <= 5,
-  // this one leaves 2e-4 of Phi, and of the tail beyond, of which 1e-7 is left, some percent. Half
-  // of the multiplications of c, and those are what there is most of.
+  // this one leaves 2e-4 of Phi, and of the tail beyond, of which 1e-7 is left, some percent. A
+  // third fewer multiplications than c takes, and those are what there is most of.
   const F a = min(F(13.0f), abs(v));  // beyond, nothing is left
   F p = fma(F(-2.69917861e-4f), a, F(5.29734868e-3f));
   p = fma(p, a, F(-4.63193342e-2f));

@@ -14,6 +14,7 @@ from transformers.utils import is_kernels_available
 import bigfast
 from bigfast import autoload
 from bigfast.hf import SwapCallback, register_kernels
+from bigfast.hf import kernels as hf_kernels
 from bigfast.hf.swap import stock_class
 from bigfast.ops import library
 
@@ -157,11 +158,15 @@ def test_the_callback(tmp_path):
     torch.testing.assert_close(losses["swapped"], losses["stock"], rtol=1e-4, atol=1e-4)
 
 
+def test_use_kernels_needs_its_package(monkeypatch):
+    monkeypatch.setattr(hf_kernels, "is_kernels_available", lambda: False)
+    with pytest.raises(ModuleNotFoundError, match="needs the package kernels"):
+        register_kernels()
+
+
+# No test dependency: it brings some thirty packages with it.
+@pytest.mark.skipif(not is_kernels_available(), reason="needs the package kernels, 0.16")
 def test_use_kernels():
-    if not is_kernels_available():
-        with pytest.raises(ModuleNotFoundError, match="needs the package kernels"):
-            register_kernels()
-        pytest.skip("the package kernels is not here")
     register_kernels()
     sizes = {k: v for k, v in SIZES.items() if k != "initializer_range"}
     model = transformers.LlamaModel(transformers.LlamaConfig(**sizes)).eval()
